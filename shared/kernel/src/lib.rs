@@ -1,0 +1,19 @@
+//! What every room of the house speaks: money, ids, months, problems, claims, permissions, configuration.
+//!
+//! Nothing here does I/O, knows a host, reads a clock or makes randomness: both are handed in.
+
+pub mod config;
+pub mod ids;
+pub mod money;
+pub mod permission;
+pub mod problem;
+pub mod time;
+pub mod token;
+
+pub use config::{ConfigError, Settings};
+pub use ids::{AgentId, IdError, SessionId, TurnId, WorkspaceId};
+pub use money::{MoneyError, NanoUsd, Price, Tokens, Usage, UsageSource};
+pub use permission::{Permission, Role};
+pub use problem::{Code, FieldError, Problem};
+pub use time::{Month, Timestamp};
+pub use token::{Claims, TokenKeys};

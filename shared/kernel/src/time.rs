@@ -1,0 +1,144 @@
+//! Moments and calendar months, in UTC. The clock itself belongs to the host.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A moment: milliseconds since 1970-01-01T00:00:00Z. On the wire RFC 3339 with milliseconds and `Z`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(pub i64);
+
+impl Timestamp {
+    fn civil(self) -> jiff::civil::DateTime {
+        // Out of jiff's range (years -9999 to 9999) cannot come from a clock; the epoch is a harmless stand-in.
+        let instant = jiff::Timestamp::from_millisecond(self.0).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+        jiff::tz::TimeZone::UTC.to_datetime(instant)
+    }
+
+    /// The calendar month in UTC.
+    pub fn month(self) -> Month {
+        let civil = self.civil();
+        Month { year: civil.year(), month: civil.month() }
+    }
+
+    /// So many milliseconds later.
+    #[must_use]
+    pub fn plus_millis(self, millis: i64) -> Self {
+        Self(self.0.saturating_add(millis))
+    }
+
+    /// Whole seconds since 1970.
+    pub fn unix_seconds(self) -> i64 {
+        self.0.div_euclid(1000)
+    }
+}
+
+impl std::fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let t = self.civil();
+        write!(
+            f,
+            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
+            t.year(),
+            t.month(),
+            t.day(),
+            t.hour(),
+            t.minute(),
+            t.second(),
+            t.millisecond()
+        )
+    }
+}
+
+impl std::str::FromStr for Timestamp {
+    type Err = jiff::Error;
+
+    fn from_str(text: &str) -> Result<Self, jiff::Error> {
+        text.parse::<jiff::Timestamp>().map(|t| Self(t.as_millisecond()))
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(|_| serde::de::Error::custom("a time is RFC 3339, such as 2026-11-24T12:00:00Z"))
+    }
+}
+
+/// A calendar month in UTC: the window of a monthly limit. On the wire `2026-11`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Month {
+    year: i16,
+    month: i8,
+}
+
+impl Month {
+    /// The first moment of the next month: when a monthly limit starts anew.
+    pub fn resets_at(self) -> Timestamp {
+        let next = if self.month == 12 { Self { year: self.year + 1, month: 1 } } else { Self { month: self.month + 1, ..self } };
+        next.starts_at()
+    }
+
+    /// The first moment of this month.
+    pub fn starts_at(self) -> Timestamp {
+        let midnight = jiff::civil::date(self.year, self.month, 1).at(0, 0, 0, 0);
+        Timestamp(midnight.to_zoned(jiff::tz::TimeZone::UTC).map_or(0, |z| z.timestamp().as_millisecond()))
+    }
+}
+
+impl std::fmt::Display for Month {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:04}-{:02}", self.year, self.month)
+    }
+}
+
+impl std::str::FromStr for Month {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const RULE: &str = "a month is YYYY-MM, such as 2026-11";
+        let (year, month) = text.split_once('-').ok_or(RULE)?;
+        if year.len() != 4 || month.len() != 2 || !text.bytes().all(|b| b.is_ascii_digit() || b == b'-') {
+            return Err(RULE);
+        }
+        let (year, month): (i16, i8) = (year.parse().map_err(|_| RULE)?, month.parse().map_err(|_| RULE)?);
+        if (1..=12).contains(&month) && (1970..=9998).contains(&year) { Ok(Self { year, month }) } else { Err(RULE) }
+    }
+}
+
+impl Serialize for Month {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Month {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn months_meet_without_gap_or_overlap() {
+        let last = "2026-12-31T23:59:59.999Z".parse::<Timestamp>().unwrap();
+        assert_eq!(last.month().to_string(), "2026-12");
+        assert_eq!(last.month().resets_at(), last.plus_millis(1));
+        assert_eq!(last.plus_millis(1).month().to_string(), "2027-01");
+        assert_eq!(last.plus_millis(1).to_string(), "2027-01-01T00:00:00.000Z");
+    }
+
+    #[test]
+    fn a_month_is_checked() {
+        assert!("2026-11".parse::<Month>().is_ok());
+        for bad in ["2026-13", "2026-00", "26-11", "2026-1", "2026/11", "", "+026-11", "1969-12"] {
+            assert!(bad.parse::<Month>().is_err(), "{bad}");
+        }
+    }
+}
