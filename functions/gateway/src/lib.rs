@@ -1,1 +1,10 @@
-//! To come.
+//! The gateway: the one address that clients know on Cloudflare Workers.
+//!
+//! It routes a path to a function over a service binding (Cloudflare's route patterns cannot match `/workspaces/*/grants`), answers CORS
+//! preflights, refuses bodies that are too large before a function sees them, and hands requests and answers on as they are: a
+//! stream passes through without a line of this code running for it. It holds no key and checks no token; each function does.
+
+pub mod rules;
+
+#[cfg(target_arch = "wasm32")]
+mod entry;

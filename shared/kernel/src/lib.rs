@@ -4,16 +4,20 @@
 
 pub mod config;
 pub mod ids;
+pub mod limits;
 pub mod money;
 pub mod permission;
 pub mod problem;
+pub mod seal;
 pub mod time;
 pub mod token;
 
 pub use config::{ConfigError, Settings};
 pub use ids::{AgentId, IdError, SessionId, TurnId, WorkspaceId};
+pub use limits::Limits;
 pub use money::{MoneyError, NanoUsd, Price, Tokens, Usage, UsageSource};
 pub use permission::{Permission, Role};
 pub use problem::{Code, FieldError, Problem};
+pub use seal::{SealError, Sealed, SecretsKey};
 pub use time::{Month, Timestamp};
 pub use token::{Claims, TokenKeys};

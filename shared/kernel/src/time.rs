@@ -1,5 +1,6 @@
 //! Moments and calendar months, in UTC. The clock itself belongs to the host.
 
+use chrono::{DateTime, Datelike as _, NaiveDate, SecondsFormat, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A moment: milliseconds since 1970-01-01T00:00:00Z. On the wire RFC 3339 with milliseconds and `Z`.
@@ -7,10 +8,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub struct Timestamp(pub i64);
 
 impl Timestamp {
-    fn civil(self) -> jiff::civil::DateTime {
-        // Out of jiff's range (years -9999 to 9999) cannot come from a clock; the epoch is a harmless stand-in.
-        let instant = jiff::Timestamp::from_millisecond(self.0).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-        jiff::tz::TimeZone::UTC.to_datetime(instant)
+    fn civil(self) -> DateTime<Utc> {
+        // Out of chrono's range (some 262,000 years) cannot come from a clock; the epoch is a harmless stand-in.
+        DateTime::from_timestamp_millis(self.0).unwrap_or_default()
     }
 
     /// The calendar month in UTC.
@@ -33,26 +33,15 @@ impl Timestamp {
 
 impl std::fmt::Display for Timestamp {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let t = self.civil();
-        write!(
-            f,
-            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
-            t.year(),
-            t.month(),
-            t.day(),
-            t.hour(),
-            t.minute(),
-            t.second(),
-            t.millisecond()
-        )
+        f.write_str(&self.civil().to_rfc3339_opts(SecondsFormat::Millis, true))
     }
 }
 
 impl std::str::FromStr for Timestamp {
-    type Err = jiff::Error;
+    type Err = chrono::ParseError;
 
-    fn from_str(text: &str) -> Result<Self, jiff::Error> {
-        text.parse::<jiff::Timestamp>().map(|t| Self(t.as_millisecond()))
+    fn from_str(text: &str) -> Result<Self, chrono::ParseError> {
+        DateTime::parse_from_rfc3339(text).map(|t| Self(t.timestamp_millis()))
     }
 }
 
@@ -71,8 +60,8 @@ impl<'de> Deserialize<'de> for Timestamp {
 /// A calendar month in UTC: the window of a monthly limit. On the wire `2026-11`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Month {
-    year: i16,
-    month: i8,
+    year: i32,
+    month: u32,
 }
 
 impl Month {
@@ -84,8 +73,8 @@ impl Month {
 
     /// The first moment of this month.
     pub fn starts_at(self) -> Timestamp {
-        let midnight = jiff::civil::date(self.year, self.month, 1).at(0, 0, 0, 0);
-        Timestamp(midnight.to_zoned(jiff::tz::TimeZone::UTC).map_or(0, |z| z.timestamp().as_millisecond()))
+        let midnight = NaiveDate::from_ymd_opt(self.year, self.month, 1).and_then(|day| day.and_hms_opt(0, 0, 0));
+        Timestamp(midnight.map_or(0, |m| m.and_utc().timestamp_millis()))
     }
 }
 
@@ -104,7 +93,7 @@ impl std::str::FromStr for Month {
         if year.len() != 4 || month.len() != 2 || !text.bytes().all(|b| b.is_ascii_digit() || b == b'-') {
             return Err(RULE);
         }
-        let (year, month): (i16, i8) = (year.parse().map_err(|_| RULE)?, month.parse().map_err(|_| RULE)?);
+        let (year, month): (i32, u32) = (year.parse().map_err(|_| RULE)?, month.parse().map_err(|_| RULE)?);
         if (1..=12).contains(&month) && (1970..=9998).contains(&year) { Ok(Self { year, month }) } else { Err(RULE) }
     }
 }

@@ -1,1 +1,150 @@
-//! To come.
+//! The only door to Postgres.
+//!
+//! Each call is one statement, `SELECT astra.NAME($1, $2)`, with text parameters and one JSON answer: the form that a transaction-mode
+//! pooler, Hyperdrive and a connection shared by many requests carry alike. What the statement does is in `migrations/`.
+//!
+//! A tenant's data is reached only through [`Tenant`], which carries its workspace; what spans workspaces only through [`Operator`].
+//! Neither can be made from a request by itself: `astra_host` opens them after it has checked the token.
+//!
+//! When the database is away every call says [`StoreError::Unreachable`] and nothing was done, or nobody can tell whether it was done:
+//! all writes here may be sent again.
+
+use astra_kernel::{Code, Problem, WorkspaceId};
+use serde::{Serialize, de::DeserializeOwned};
+use std::future::Future;
+
+pub mod agents;
+pub mod billing;
+pub mod members;
+pub mod memory;
+pub mod plans;
+pub mod secrets;
+pub mod sessions;
+pub mod turns;
+pub mod workspaces;
+
+/// Why a call gave no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// The database or its pooler could not be reached, or the connection broke.
+    #[error("the database cannot be reached")]
+    Unreachable,
+    /// The statement failed. The SQLSTATE only: a server's message may hold row values.
+    #[error("the database refused the statement (SQLSTATE {0})")]
+    Fault(String),
+    /// The answer was not of the agreed form.
+    #[error("the database's answer to {0} is not of the agreed form")]
+    Shape(&'static str),
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unreachable => {
+                Self::new(Code::Unavailable, "The database cannot be reached. Nothing was changed; try again.").with_retry_after(1)
+            }
+            // 40xxx: rolled back because of what others did at the same moment; 53xxx: out of connections, memory, disk; 57xxx: shutting down, cancelled.
+            StoreError::Fault(state) if ["40", "53", "57"].iter().any(|class| state.starts_with(class)) => {
+                Self::new(Code::Unavailable, "The database is not taking work just now. Try again.").with_retry_after(1)
+            }
+            StoreError::Fault(_) | StoreError::Shape(_) => {
+                Self::new(Code::Internal, "An internal error. The request id names it in the log.")
+            }
+        }
+    }
+}
+
+/// What a host gives: one statement, text in, text out.
+pub trait Database: Send + Sync {
+    /// Runs one static statement with text parameters that returns one row of one text column.
+    fn query(&self, statement: &'static str, params: &[&str]) -> impl Future<Output = Result<String, StoreError>> + Send;
+}
+
+/// The statement that calls a tenant's SQL function.
+#[macro_export]
+macro_rules! tenant_statement {
+    ($name:literal) => {
+        concat!("SELECT astra.", $name, "($1::text, $2::text)::text")
+    };
+}
+
+/// The statement that calls an operator's SQL function.
+#[macro_export]
+macro_rules! operator_statement {
+    ($name:literal) => {
+        concat!("SELECT astra.", $name, "($1::text)::text")
+    };
+}
+
+/// One workspace's data. Every call through it names that workspace to the database, which enforces it by row security.
+#[derive(Debug, Clone)]
+pub struct Tenant<'a, D> {
+    database: &'a D,
+    workspace: WorkspaceId,
+}
+
+impl<'a, D: Database> Tenant<'a, D> {
+    /// Opens a workspace's data. For `astra_host`, after the token was checked, and for the quota object, which is one workspace's.
+    pub fn open(database: &'a D, workspace: WorkspaceId) -> Self {
+        Self { database, workspace }
+    }
+
+    /// The workspace.
+    pub fn workspace(&self) -> &WorkspaceId {
+        &self.workspace
+    }
+
+    pub(crate) async fn call<T: DeserializeOwned>(&self, statement: &'static str, arg: &impl Serialize) -> Result<T, StoreError> {
+        let arg = serde_json::to_string(arg).map_err(|_| StoreError::Shape(statement))?;
+        let answer = self.call_text(statement, &arg).await?;
+        serde_json::from_str(&answer).map_err(|_| StoreError::Shape(statement))
+    }
+
+    pub(crate) async fn call_text(&self, statement: &'static str, arg: &str) -> Result<String, StoreError> {
+        self.database.query(statement, &[self.workspace.as_str(), arg]).await
+    }
+}
+
+/// What spans workspaces.
+#[derive(Debug, Clone)]
+pub struct Operator<'a, D> {
+    database: &'a D,
+}
+
+impl<'a, D: Database> Operator<'a, D> {
+    /// Opens it. For `astra_host`, after the token was checked to be an operator's.
+    pub fn open(database: &'a D) -> Self {
+        Self { database }
+    }
+
+    pub(crate) async fn call<T: DeserializeOwned>(&self, statement: &'static str, arg: &impl Serialize) -> Result<T, StoreError> {
+        let arg = serde_json::to_string(arg).map_err(|_| StoreError::Shape(statement))?;
+        let answer = self.database.query(statement, &[&arg]).await?;
+        serde_json::from_str(&answer).map_err(|_| StoreError::Shape(statement))
+    }
+}
+
+/// A tenant's list as the database gives it: a workspace that does not exist has none.
+#[derive(serde::Deserialize)]
+pub(crate) struct Listed<T> {
+    outcome: String,
+    data: Vec<T>,
+    #[serde(default)]
+    next: Option<String>,
+}
+
+impl<T> Listed<T> {
+    pub(crate) fn found(self) -> Option<Page<T>> {
+        (self.outcome == "ok").then_some(Page { data: self.data, next: self.next })
+    }
+}
+
+/// One page of a list and where the next begins.
+#[derive(Debug, Clone, serde::Deserialize)]
+pub struct Page<T> {
+    /// The entries.
+    pub data: Vec<T>,
+    /// What `after` is for the next page; `None` on the last.
+    #[serde(default)]
+    pub next: Option<String>,
+}

@@ -1,0 +1,44 @@
+//! Which month is asked for, and paths and pages as the documentation describes them.
+
+use astra_kernel::{Month, Problem, Timestamp};
+use serde::Deserialize;
+
+/// A month's query: `?month=2026-11`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MonthQuery {
+    month: Option<String>,
+}
+
+impl MonthQuery {
+    /// The month, the current one unless told.
+    pub(crate) fn month(self, now: Timestamp) -> Result<Month, Problem> {
+        parse(self.month.as_deref(), now)
+    }
+}
+
+pub(crate) fn parse(month: Option<&str>, now: Timestamp) -> Result<Month, Problem> {
+    month.map_or_else(|| Ok(now.month()), |text| text.parse().map_err(|rule| Problem::field("month", rule)))
+}
+
+/// The path of what belongs to a workspace.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(crate) struct WorkspacePath {
+    /// The workspace.
+    #[param(min_length = 1, max_length = 48, pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
+    pub(crate) id: String,
+}
+
+/// For the documentation: a page of a list, as `astra_host::paging::PageBody` writes it.
+#[derive(utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Page)]
+#[expect(dead_code, reason = "only described")]
+pub(crate) struct PageForm<T> {
+    /// The entries.
+    data: Vec<T>,
+    /// What `after` is for the next page; null on the last.
+    #[schema(required = true)]
+    next_cursor: Option<String>,
+}

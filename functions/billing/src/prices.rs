@@ -1,0 +1,218 @@
+//! The price book: what a million tokens of a model cost. Versions are only added; a turn records which one priced it.
+
+use crate::month::PageForm;
+use astra_host::paging::PageBody;
+use astra_host::routes::Unread;
+use astra_host::{Call, Failure, Host};
+use astra_kernel::money::{UsdAmount, usd_number};
+use astra_kernel::{NanoUsd, Permission, Problem, Timestamp};
+use astra_store::billing::{NewPrice, PriceRow};
+use axum::Json;
+use serde::{Deserialize, Serialize};
+
+/// A version of a model's price. Amounts are per million tokens.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Price)]
+pub(crate) struct PriceView {
+    /// The provider.
+    provider: String,
+    /// The model; one that ends in `*` is a prefix. The exact name wins, then the longest prefix.
+    model: String,
+    /// Counts up with each change.
+    version: i32,
+    /// Input, nano-dollars.
+    #[schema(value_type = i64)]
+    input_nano_usd_per_mtok: NanoUsd,
+    /// Input, dollars.
+    #[serde(serialize_with = "usd_number")]
+    #[schema(value_type = f64)]
+    input_usd_per_mtok: NanoUsd,
+    /// Input from the provider's cache, nano-dollars.
+    #[schema(value_type = i64)]
+    cached_input_nano_usd_per_mtok: NanoUsd,
+    /// Input from the provider's cache, dollars.
+    #[serde(serialize_with = "usd_number")]
+    #[schema(value_type = f64)]
+    cached_input_usd_per_mtok: NanoUsd,
+    /// Output, nano-dollars.
+    #[schema(value_type = i64)]
+    output_nano_usd_per_mtok: NanoUsd,
+    /// Output, dollars.
+    #[serde(serialize_with = "usd_number")]
+    #[schema(value_type = f64)]
+    output_usd_per_mtok: NanoUsd,
+    /// The model bills tokens that it does not stream (reasoning): a turn holds its whole maximum.
+    holds_maximum: bool,
+    /// From when it is used.
+    #[schema(value_type = String, format = DateTime)]
+    valid_from: Timestamp,
+}
+
+impl From<PriceRow> for PriceView {
+    fn from(row: PriceRow) -> Self {
+        let PriceRow { version, price } = row;
+        let NewPrice {
+            provider,
+            model,
+            input_nano_per_mtok: input,
+            cached_input_nano_per_mtok: cached,
+            output_nano_per_mtok: output,
+            holds_maximum,
+            valid_from,
+        } = price;
+        Self {
+            provider,
+            model,
+            version,
+            input_nano_usd_per_mtok: input,
+            input_usd_per_mtok: input,
+            cached_input_nano_usd_per_mtok: cached,
+            cached_input_usd_per_mtok: cached,
+            output_nano_usd_per_mtok: output,
+            output_usd_per_mtok: output,
+            holds_maximum,
+            valid_from,
+        }
+    }
+}
+
+/// Every version of every price, a model's newest first. All on one page.
+#[utoipa::path(
+    get, path = "/billing/prices", tag = "billing",
+    responses((status = 200, description = "The price book", body = PageForm<PriceView>)),
+)]
+pub(crate) async fn list<H: Host>(call: Call<H>) -> Result<Json<PageBody<PriceView>>, Failure> {
+    let operator = call.operator(Permission::BillingRead)?;
+    Ok(Json(PageBody::from_page(operator.list_prices().await?, PriceView::from)))
+}
+
+/// A model's price from a moment on. Amounts are dollars per million tokens, at most 9 decimals.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(as = NewPrice)]
+pub(crate) struct PriceBody {
+    /// The provider.
+    provider: Provider,
+    /// The model; one that ends in `*` is a prefix, `*` alone any model of the provider.
+    #[schema(value_type = String, min_length = 1, max_length = 200, pattern = r"^([!-)+-~]+\*?|\*)$")]
+    model: ModelName,
+    /// Input.
+    #[schema(value_type = f64, minimum = 0, maximum = 9_007_199)]
+    input_usd_per_mtok: Amount,
+    /// Input from the provider's cache.
+    #[schema(value_type = f64, minimum = 0, maximum = 9_007_199)]
+    cached_input_usd_per_mtok: Amount,
+    /// Output.
+    #[schema(value_type = f64, minimum = 0, maximum = 9_007_199)]
+    output_usd_per_mtok: Amount,
+    /// The model bills tokens that it does not stream (reasoning): a turn holds its whole maximum.
+    #[serde(default)]
+    holds_maximum: bool,
+    /// From when it is used; now unless told.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<String>, format = DateTime, nullable = false)]
+    valid_from: Option<Timestamp>,
+}
+
+/// Who runs the model, or whose protocol its server speaks.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum Provider {
+    /// `OpenAI`'s chat completions, and whoever speaks them.
+    Openai,
+    /// Anthropic's messages.
+    Anthropic,
+    /// The deterministic model that needs no network.
+    Local,
+}
+
+impl Provider {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Openai => "openai",
+            Self::Anthropic => "anthropic",
+            Self::Local => "local",
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "String")]
+struct ModelName(String);
+
+impl TryFrom<String> for ModelName {
+    type Error = &'static str;
+
+    fn try_from(name: String) -> Result<Self, Self::Error> {
+        let stem = name.strip_suffix('*').unwrap_or(&name);
+        let fits = (1..=200).contains(&name.len()) && stem.bytes().all(|b| b.is_ascii_graphic() && b != b'*');
+        if fits { Ok(Self(name)) } else { Err("a model's name is 1 to 200 visible ASCII characters; a '*' may stand at its end only") }
+    }
+}
+
+/// Dollars, not negative.
+#[derive(Debug, Clone, Copy)]
+struct Amount(NanoUsd);
+
+impl<'de> Deserialize<'de> for Amount {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let UsdAmount(amount) = UsdAmount::deserialize(deserializer)?;
+        if amount < NanoUsd::ZERO { Err(serde::de::Error::custom("a price is not negative")) } else { Ok(Self(amount)) }
+    }
+}
+
+fn present<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+/// The years 1 to 9999: other times have no form that every side reads.
+const YEARS: std::ops::RangeInclusive<Timestamp> = Timestamp(-62_135_596_800_000)..=Timestamp(253_402_300_799_999);
+
+/// What was stored.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = StoredPrice)]
+pub(crate) struct StoredView {
+    /// The price's version.
+    version: i32,
+}
+
+/// Sets a model's price. The same as its newest version keeps that version; earlier versions stay, for the turns that they priced.
+#[utoipa::path(
+    put, path = "/billing/prices", tag = "billing", request_body = PriceBody,
+    responses((status = 200, description = "Stored", body = StoredView)),
+)]
+pub(crate) async fn put<H: Host>(call: Call<H>, request: Unread) -> Result<Json<StoredView>, Failure> {
+    let operator = call.operator(Permission::WorkspaceList)?;
+    let PriceBody { provider, model, input_usd_per_mtok, cached_input_usd_per_mtok, output_usd_per_mtok, holds_maximum, valid_from } =
+        request.json().await?;
+    let now = call.host.now();
+    if valid_from.is_some_and(|from| !YEARS.contains(&from)) {
+        return Err(Problem::field("/validFrom", "a time of the years 1 to 9999 in UTC").into());
+    }
+    let price = NewPrice {
+        provider: provider.as_str().to_owned(),
+        model: model.0,
+        input_nano_per_mtok: input_usd_per_mtok.0,
+        cached_input_nano_per_mtok: cached_input_usd_per_mtok.0,
+        output_nano_per_mtok: output_usd_per_mtok.0,
+        holds_maximum,
+        valid_from: valid_from.unwrap_or(now),
+    };
+    if valid_from.is_none() {
+        // "From now on" said twice is one price: else every repetition would be a version.
+        let newest = operator
+            .list_prices()
+            .await?
+            .data
+            .into_iter()
+            .find(|row| row.price.provider == price.provider && row.price.model == price.model);
+        if let Some(PriceRow { version, price: last }) = newest
+            && last.valid_from <= now
+            && last == (NewPrice { valid_from: last.valid_from, ..price.clone() })
+        {
+            return Ok(Json(StoredView { version }));
+        }
+    }
+    Ok(Json(StoredView { version: operator.put_price(&price).await? }))
+}

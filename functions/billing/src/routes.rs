@@ -1,0 +1,11 @@
+//! The function's routes.
+
+use crate::{costs, prices, quota, usage};
+
+astra_host::routes! {
+    GET "/billing/costs" => costs::list,
+    GET "/billing/prices" => prices::list,
+    PUT "/billing/prices" => prices::put,
+    GET "/workspaces/{id}/usage" => usage::read,
+    GET "/workspaces/{id}/quota" => quota::read,
+}

@@ -1,0 +1,115 @@
+//! Which function serves a path, who may call from a browser, how large a body may be. Pure, so that a host with another kind of gateway agrees.
+
+/// A function behind the gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Function {
+    /// Workspaces, members, tokens, secrets, plans, agents.
+    Provision,
+    /// Turns, sessions, smoke test.
+    InvokeTurn,
+    /// Costs, usage, quota, prices.
+    Billing,
+}
+
+impl Function {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Provision, Self::InvokeTurn, Self::Billing];
+
+    /// The service binding's name.
+    pub fn binding(self) -> &'static str {
+        match self {
+            Self::Provision => "PROVISION",
+            Self::InvokeTurn => "INVOKE_TURN",
+            Self::Billing => "BILLING",
+        }
+    }
+
+    /// The function's name, as in its folder.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Provision => "provision",
+            Self::InvokeTurn => "invoke-turn",
+            Self::Billing => "billing",
+        }
+    }
+}
+
+/// The function that serves a path, by its segments as sent (still percent-encoded); the function itself knows methods and parameters.
+pub fn function_for(path: &str) -> Option<Function> {
+    let mut segments = path.strip_prefix('/')?.split('/');
+    match (segments.next()?, segments.next(), segments.next()) {
+        ("workspaces", Some(_), Some("turns" | "sessions" | "smoke-test")) => Some(Function::InvokeTurn),
+        ("workspaces", Some(_), Some("usage" | "quota")) | ("billing", Some(_), _) => Some(Function::Billing),
+        ("workspaces", None, None)
+        | ("workspaces", Some(_), None | Some("members" | "tokens" | "secrets" | "agents"))
+        | ("plans", Some(_), Some(_)) => Some(Function::Provision),
+        _ => None,
+    }
+}
+
+/// The largest request body in bytes.
+pub const BODY_LIMIT: u64 = 1 << 20;
+
+/// Whether a declared body length is acceptable. Without a declaration the function counts while it reads.
+pub fn length_is_acceptable(content_length: Option<&str>) -> bool {
+    content_length.is_none_or(|text| text.parse::<u64>().is_ok_and(|length| length <= BODY_LIMIT))
+}
+
+/// Whether an origin may call from a browser: an exact match with an entry of `ALLOWED_ORIGINS` (comma separated), or `*` alone.
+pub fn origin_is_allowed(origin: &str, allowed: &str) -> bool {
+    allowed.trim() == "*" || allowed.split(',').map(str::trim).any(|entry| !entry.is_empty() && entry == origin)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_path_has_its_function() {
+        for (path, function) in [
+            ("/workspaces", Some(Function::Provision)),
+            ("/workspaces/a", Some(Function::Provision)),
+            ("/workspaces/a/tokens", Some(Function::Provision)),
+            ("/workspaces/a/secrets/X", Some(Function::Provision)),
+            ("/workspaces/a/agents/b", Some(Function::Provision)),
+            ("/plans/pro/template", Some(Function::Provision)),
+            ("/workspaces/a/turns", Some(Function::InvokeTurn)),
+            ("/workspaces/a/turns/t/stop", Some(Function::InvokeTurn)),
+            ("/workspaces/a/sessions/s/messages", Some(Function::InvokeTurn)),
+            ("/workspaces/a/smoke-test", Some(Function::InvokeTurn)),
+            ("/workspaces/a/usage", Some(Function::Billing)),
+            ("/workspaces/a/quota", Some(Function::Billing)),
+            ("/billing/costs", Some(Function::Billing)),
+            ("/", None),
+            ("", None),
+            ("/workspaces/a/grantz", None),
+            ("/plans", None),
+            ("/Workspaces", None),
+            ("//workspaces", None),
+        ] {
+            assert_eq!(function_for(path), function, "{path}");
+        }
+    }
+
+    #[test]
+    fn origins_match_exactly() {
+        let allowed = "https://app.example.com, https://b.example";
+        assert!(origin_is_allowed("https://app.example.com", allowed));
+        assert!(origin_is_allowed("https://b.example", allowed));
+        for origin in ["https://app.example.com.evil.org", "http://app.example.com", "https://example.com", "", "null", "*"] {
+            assert!(!origin_is_allowed(origin, allowed), "{origin}");
+        }
+        assert!(!origin_is_allowed("", ""));
+        assert!(origin_is_allowed("https://x", "*"));
+        assert!(!origin_is_allowed("https://x", "*,https://y"));
+    }
+
+    #[test]
+    fn lengths_are_checked() {
+        assert!(length_is_acceptable(None));
+        assert!(length_is_acceptable(Some("1048576")));
+        assert!(!length_is_acceptable(Some("1048577")));
+        assert!(!length_is_acceptable(Some("-1")));
+        assert!(!length_is_acceptable(Some("99999999999999999999999")));
+    }
+}

@@ -1,0 +1,185 @@
+//! Agents of a workspace: what its plan's template gives, and its own, which stand in for the template's of the same id.
+
+use crate::amount::{Budget, BudgetForm, JsonBudget, WorkspaceLimit};
+use crate::definition::{AgentBody, Definition, Model, StoredBudget};
+use crate::fields::{PageForm, WorkspacePath};
+use crate::plans::allows_http;
+use crate::prompt::{self, Id, Names, WorkspaceNames};
+use crate::workspaces::existing;
+use astra_host::paging::PageBody;
+use astra_host::routes::{Params, Unread};
+use astra_host::{Allowed, Call, Failure, Host};
+use astra_kernel::money::usd_number;
+use astra_kernel::{AgentId, Claims, Code, NanoUsd, Permission, Problem, Role};
+use astra_store::agents::AgentOutcome;
+use astra_store::workspaces::Workspace;
+use axum::Json;
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+
+/// An agent's path.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(rename_all = "camelCase")]
+#[into_params(parameter_in = Path)]
+pub(crate) struct AgentPath {
+    /// The workspace.
+    #[param(min_length = 1, max_length = 48, pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
+    id: String,
+    /// The agent.
+    #[param(min_length = 1, max_length = 64, pattern = "^[a-zA-Z0-9][a-zA-Z0-9._-]*$")]
+    agent_id: String,
+}
+
+/// Where an agent comes from.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = AgentSource)]
+pub(crate) enum Source {
+    /// The workspace's own.
+    Own,
+    /// Its plan's template.
+    Template,
+}
+
+/// An agent as it is for this workspace.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Agent)]
+pub(crate) struct AgentView {
+    /// Its id.
+    #[schema(value_type = String)]
+    id: AgentId,
+    /// Where it comes from.
+    source: Source,
+    /// Its name, rendered.
+    display_name: String,
+    /// Its model.
+    model: Model,
+    /// Its system prompt, a template.
+    system_prompt_template: String,
+    /// What it may use at most.
+    budget: BudgetView,
+}
+
+/// What an agent may use at most, with this workspace's limits put in. What is not there does not limit.
+#[derive(Debug, Default, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = AgentLimits)]
+pub(crate) struct BudgetView {
+    /// Input and output tokens of one turn.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    max_tokens_per_turn: Option<i64>,
+    /// Cost in a calendar month (UTC).
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    max_cost: Option<MonthlyCost>,
+}
+
+/// An amount, exact and for people.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct MonthlyCost {
+    /// Nano-dollars.
+    #[schema(value_type = i64)]
+    max_cost_nano_usd_per_month: NanoUsd,
+    /// Dollars.
+    #[serde(serialize_with = "usd_number")]
+    #[schema(value_type = f64)]
+    max_cost_usd_per_month: NanoUsd,
+}
+
+impl AgentView {
+    fn new(definition: Definition, source: Source, workspace: &Workspace, claims: &Claims) -> Self {
+        let Definition { id, display_name, mut model, system_prompt_template, budget, permissions: _ } = definition;
+        let names = Names {
+            workspace: WorkspaceNames {
+                id: workspace.id.as_str(),
+                display_name: &workspace.display_name,
+                plan: &workspace.plan,
+                owner_id: &workspace.owner_id,
+                limits: workspace.limits.into(),
+            },
+            agent: Id { id: id.as_str() },
+            user: Id { id: &claims.sub },
+            memories: &[],
+        };
+        let display_name = prompt::render_or_source(&display_name, &names);
+        if claims.role() != Some(Role::Operator) {
+            // Where models run is the deployment's own business.
+            model.endpoint = None;
+        }
+        let StoredBudget { max_tokens_per_turn, max_cost_usd_per_month } = budget.unwrap_or_default();
+        let max_cost = max_cost_usd_per_month.and_then(|budget| match budget {
+            Budget::Amount(amount) => Some(amount),
+            Budget::Workspace(WorkspaceLimit::MaxCostPerMonth) => workspace.limits.max_cost_nano_usd_per_month,
+        });
+        let max_cost = max_cost.map(|n| MonthlyCost { max_cost_nano_usd_per_month: n, max_cost_usd_per_month: n });
+        Self { id, source, display_name, model, system_prompt_template, budget: BudgetView { max_tokens_per_turn, max_cost } }
+    }
+}
+
+/// The agents that the workspace can use. All on one page.
+#[utoipa::path(
+    get, path = "/workspaces/{id}/agents", tag = "agents", params(WorkspacePath),
+    responses((status = 200, description = "Agents by id", body = PageForm<AgentView>)),
+)]
+pub(crate) async fn list<H: Host>(call: Call<H>, Params(path): Params<WorkspacePath>) -> Result<Json<PageBody<AgentView>>, Failure> {
+    let Allowed { claims, data } = call.tenant(&path.id, Permission::AgentRead)?;
+    let workspace = existing(&data).await?;
+    let rows = data.list_agents().await?.ok_or_else(|| Problem::not_found("workspace"))?;
+    let show = |row: astra_store::agents::AgentRow| {
+        let source = if row.source == "own" { Source::Own } else { Source::Template };
+        let definition = serde_json::from_value(row.definition).map_err(|error| Failure::internal(format!("a stored agent: {error}")))?;
+        Ok(AgentView::new(definition, source, &workspace, &claims))
+    };
+    let data = rows.data.into_iter().map(show).collect::<Result<_, Failure>>()?;
+    Ok(Json(PageBody { data, next_cursor: None }))
+}
+
+/// Writes an agent of the workspace's own.
+#[utoipa::path(
+    put, path = "/workspaces/{id}/agents/{agentId}", tag = "agents", params(AgentPath), request_body = AgentBody<BudgetForm>,
+    responses(
+        (status = 200, description = "The agent as it is now", body = AgentView),
+        (status = 429, description = "The workspace has as many agents as its limit maxAgents allows"),
+    ),
+)]
+pub(crate) async fn put<H: Host>(call: Call<H>, Params(path): Params<AgentPath>, request: Unread) -> Result<Json<AgentView>, Failure> {
+    let Allowed { claims, data } = call.tenant(&path.id, Permission::AgentWrite)?;
+    let id = checked_id(path.agent_id)?;
+    let body: AgentBody<JsonBudget> = request.json().await?;
+    if body.model.endpoint.is_some() && claims.role() != Some(Role::Operator) {
+        return Err(Problem::new(Code::Forbidden, "/model/endpoint is the operator's to set: leave it out.").into());
+    }
+    let definition = body.check(id, "", allows_http(&call.host))?;
+    let workspace = existing(&data).await?;
+    let stored = serde_json::to_value(&definition).map_err(|error| Failure::internal(format!("an agent: {error}")))?;
+    match data.put_agent(&definition.id, &stored, call.host.now()).await? {
+        AgentOutcome::Ok => Ok(Json(AgentView::new(definition, Source::Own, &workspace, &claims))),
+        AgentOutcome::NotFound => Err(Problem::not_found("workspace").into()),
+        AgentOutcome::Limit { used } => {
+            let detail = "The workspace has as many agents as its limit maxAgents allows. Delete one, or ask the operator for more.";
+            let problem = Problem { limit: Some("maxAgents".to_owned()), used: Some(used), ..Problem::new(Code::QuotaExceeded, detail) };
+            Err(problem.into())
+        }
+    }
+}
+
+/// Deletes an agent of the workspace's own; the template's of the same id, if there is one, is in effect again.
+#[utoipa::path(
+    delete, path = "/workspaces/{id}/agents/{agentId}", tag = "agents", params(AgentPath),
+    responses((status = 204, description = "Deleted")),
+)]
+pub(crate) async fn delete<H: Host>(call: Call<H>, Params(path): Params<AgentPath>) -> Result<StatusCode, Failure> {
+    let Allowed { data, .. } = call.tenant(&path.id, Permission::AgentWrite)?;
+    match data.delete_agent(&checked_id(path.agent_id)?).await? {
+        AgentOutcome::Ok => Ok(StatusCode::NO_CONTENT),
+        AgentOutcome::NotFound => Err(Problem::not_found("agent of the workspace's own").into()),
+        AgentOutcome::Limit { .. } => Err(Failure::internal("agent_delete met a limit")),
+    }
+}
+
+fn checked_id(id: String) -> Result<AgentId, Problem> {
+    AgentId::try_from(id).map_err(|rule| Problem::field("agentId", rule.to_string()))
+}

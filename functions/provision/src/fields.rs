@@ -1,0 +1,139 @@
+//! Forms of fields, checked once when a request is read. Their `OpenAPI` descriptions say the same, so that what the document allows is accepted.
+
+use astra_kernel::Problem;
+use serde::{Deserialize, Deserializer};
+
+/// A name or title: 1 to 200 characters, not blank, no control characters. Spaces around it are dropped.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
+#[serde(try_from = "String")]
+#[schema(
+    min_length = 1,
+    max_length = 200,
+    pattern = r"^[^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u009f]*$"
+)]
+pub(crate) struct Text(String);
+
+const TEXT_RULE: &str = "a text of 1 to 200 characters, not blank and without control characters";
+
+impl Text {
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub(crate) fn into_string(self) -> String {
+        self.0
+    }
+
+    /// A path's parameter.
+    pub(crate) fn of_path(name: &str, value: String) -> Result<Self, Problem> {
+        Self::try_from(value).map_err(|rule| Problem::field(name, rule))
+    }
+}
+
+impl TryFrom<String> for Text {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let trimmed = text.trim();
+        let fits = !trimmed.is_empty() && text.chars().count() <= 200 && !text.chars().any(char::is_control);
+        if fits { Ok(Self(trimmed.to_owned())) } else { Err(TEXT_RULE) }
+    }
+}
+
+/// A whole number that every JSON number carries exactly: 0 to 2^53 - 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
+#[serde(try_from = "i64")]
+#[schema(value_type = i64, minimum = 0, maximum = 9_007_199_254_740_991_i64)]
+pub(crate) struct Count(pub(crate) i64);
+
+impl TryFrom<i64> for Count {
+    type Error = &'static str;
+
+    fn try_from(n: i64) -> Result<Self, Self::Error> {
+        if (0..=astra_kernel::money::MAX_NANO).contains(&n) { Ok(Self(n)) } else { Err("a whole number from 0 to 9007199254740991") }
+    }
+}
+
+/// A whole number of at least one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
+#[serde(try_from = "i64")]
+#[schema(value_type = i64, minimum = 1, maximum = 9_007_199_254_740_991_i64)]
+pub(crate) struct Positive(pub(crate) i64);
+
+impl TryFrom<i64> for Positive {
+    type Error = &'static str;
+
+    fn try_from(n: i64) -> Result<Self, Self::Error> {
+        if (1..=astra_kernel::money::MAX_NANO).contains(&n) { Ok(Self(n)) } else { Err("a whole number from 1 to 9007199254740991") }
+    }
+}
+
+/// For optional fields that are absent or have a value: null is refused, so that it cannot be taken for "no limit" by accident.
+pub(crate) fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+/// A field of a PATCH where absent and null mean different things.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Change<T> {
+    /// Absent: it stays.
+    #[default]
+    Keep,
+    /// Null: it goes.
+    Remove,
+    /// It becomes this.
+    Set(T),
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Change<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Option::deserialize(deserializer)?.map_or(Self::Remove, Self::Set))
+    }
+}
+
+/// The path of what belongs to a workspace.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(crate) struct WorkspacePath {
+    /// The workspace.
+    #[param(min_length = 1, max_length = 48, pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
+    pub(crate) id: String,
+}
+
+/// For the documentation: a page of a list, as `astra_host::paging::PageBody` writes it.
+#[derive(utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Page)]
+#[expect(dead_code, reason = "only described")]
+pub(crate) struct PageForm<T> {
+    /// The entries.
+    data: Vec<T>,
+    /// What `after` is for the next page; null on the last.
+    #[schema(required = true)]
+    next_cursor: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_trimmed_and_bounded() {
+        let text = |s: &str| Text::try_from(s.to_owned()).map(Text::into_string);
+        assert_eq!(text(" ACME Corp ").as_deref(), Ok("ACME Corp"));
+        assert!(text(&"ä".repeat(200)).is_ok());
+        for bad in ["", " ", "\u{2003}", "a\0b", "a\nb", "\u{85}", &"ä".repeat(201)] {
+            assert!(text(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn counts_are_exact_in_json() {
+        let count = |s: &str| serde_json::from_str::<Count>(s).map(|c| c.0);
+        assert_eq!(count("9007199254740991").unwrap(), 9_007_199_254_740_991);
+        for bad in ["-1", "9007199254740992", "1.5", "1e3", "\"1\"", "null", "99999999999999999999"] {
+            assert!(count(bad).is_err(), "{bad}");
+        }
+        assert!(serde_json::from_str::<Positive>("0").is_err());
+    }
+}

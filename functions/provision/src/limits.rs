@@ -1,0 +1,130 @@
+//! A workspace's limits on the wire. Cost is a number of dollars there and integer nano-dollars everywhere else.
+
+use crate::amount::Usd;
+use crate::fields::{Change, Count, present};
+use astra_kernel::money::usd_number;
+use astra_kernel::{Limits, NanoUsd};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+/// Hard limits. One that is not given does not limit.
+#[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(as = NewLimits)]
+#[expect(clippy::struct_field_names, reason = "the API's names")]
+pub(crate) struct LimitsBody {
+    /// How many agents the workspace may have: its own and its template's.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false)]
+    max_agents: Option<Count>,
+    /// Input and output tokens in a calendar month (UTC).
+    #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false)]
+    max_tokens_per_month: Option<Count>,
+    /// Dollars in a calendar month (UTC), at most 9 decimals.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false)]
+    max_cost_usd_per_month: Option<Usd>,
+    /// Turns begun within a minute.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false)]
+    max_turns_per_minute: Option<Count>,
+}
+
+impl From<LimitsBody> for Limits {
+    fn from(body: LimitsBody) -> Self {
+        let LimitsBody { max_agents, max_tokens_per_month, max_cost_usd_per_month, max_turns_per_minute } = body;
+        Self {
+            max_agents: max_agents.map(|n| n.0),
+            max_tokens_per_month: max_tokens_per_month.map(|n| n.0),
+            max_cost_nano_usd_per_month: max_cost_usd_per_month.map(|usd| usd.0),
+            max_turns_per_minute: max_turns_per_minute.map(|n| n.0),
+        }
+    }
+}
+
+/// Limits to change: one that is not named stays, null removes one.
+#[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(as = LimitsChange)]
+#[expect(clippy::struct_field_names, reason = "the API's names")]
+pub(crate) struct LimitsPatch {
+    /// How many agents.
+    #[serde(default)]
+    #[schema(value_type = Option<Count>)]
+    max_agents: Change<Count>,
+    /// Tokens in a month.
+    #[serde(default)]
+    #[schema(value_type = Option<Count>)]
+    max_tokens_per_month: Change<Count>,
+    /// Dollars in a month, at most 9 decimals.
+    #[serde(default)]
+    #[schema(value_type = Option<Usd>)]
+    max_cost_usd_per_month: Change<Usd>,
+    /// Turns begun within a minute.
+    #[serde(default)]
+    #[schema(value_type = Option<Count>)]
+    max_turns_per_minute: Change<Count>,
+}
+
+impl LimitsPatch {
+    /// The patch in the names of the database.
+    pub(crate) fn into_stored(self) -> Map<String, Value> {
+        let Self { max_agents, max_tokens_per_month, max_cost_usd_per_month, max_turns_per_minute } = self;
+        let count = |change| stored(change, |Count(n)| json!(n));
+        let changes = [
+            ("maxAgents", count(max_agents)),
+            ("maxTokensPerMonth", count(max_tokens_per_month)),
+            ("maxCostNanoUsdPerMonth", stored(max_cost_usd_per_month, |Usd(amount)| json!(amount))),
+            ("maxTurnsPerMinute", count(max_turns_per_minute)),
+        ];
+        changes.into_iter().filter_map(|(name, new)| new.map(|new| (name.to_owned(), new))).collect()
+    }
+}
+
+fn stored<T>(change: Change<T>, write: impl FnOnce(T) -> Value) -> Option<Value> {
+    match change {
+        Change::Keep => None,
+        Change::Remove => Some(Value::Null),
+        Change::Set(new) => Some(write(new)),
+    }
+}
+
+/// A workspace's limits. One that is not there does not limit.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Limits)]
+#[expect(clippy::struct_field_names, reason = "the API's names")]
+pub(crate) struct LimitsView {
+    /// How many agents the workspace may have: its own and its template's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    max_agents: Option<i64>,
+    /// Input and output tokens in a calendar month (UTC).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    max_tokens_per_month: Option<i64>,
+    /// Dollars in a calendar month (UTC).
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "usd")]
+    #[schema(value_type = Option<f64>, nullable = false)]
+    max_cost_usd_per_month: Option<NanoUsd>,
+    /// Turns begun within a minute.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    max_turns_per_minute: Option<i64>,
+}
+
+#[expect(clippy::ref_option, reason = "serde's signature")]
+fn usd<S: serde::Serializer>(amount: &Option<NanoUsd>, serializer: S) -> Result<S::Ok, S::Error> {
+    match amount {
+        Some(amount) => usd_number(amount, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
+impl From<Limits> for LimitsView {
+    fn from(limits: Limits) -> Self {
+        let Limits { max_agents, max_tokens_per_month, max_cost_nano_usd_per_month, max_turns_per_minute } = limits;
+        Self { max_agents, max_tokens_per_month, max_cost_usd_per_month: max_cost_nano_usd_per_month, max_turns_per_minute }
+    }
+}

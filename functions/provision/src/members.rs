@@ -1,0 +1,135 @@
+//! Members of a workspace and their roles. A workspace keeps at least one owner, and who is an owner is for owners (and the operator) to say.
+
+use crate::fields::{PageForm, Text, WorkspacePath};
+use astra_host::paging::{PageBody, PageQuery};
+use astra_host::routes::{Params, Unread};
+use astra_host::{Allowed, Call, Failure, Host};
+use astra_kernel::{Claims, Code, Permission, Problem, Role};
+use astra_store::members::{Member, MemberOutcome};
+use axum::Json;
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+
+/// A member's role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = Role)]
+pub(crate) enum RoleName {
+    /// All of the workspace, its deletion too.
+    Owner,
+    /// All of the workspace but its deletion and its owners.
+    Admin,
+    /// Chats and remembers.
+    Member,
+    /// Reads.
+    Viewer,
+}
+
+impl From<RoleName> for Role {
+    fn from(name: RoleName) -> Self {
+        match name {
+            RoleName::Owner => Self::Owner,
+            RoleName::Admin => Self::Admin,
+            RoleName::Member => Self::Member,
+            RoleName::Viewer => Self::Viewer,
+        }
+    }
+}
+
+/// A member's path.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(rename_all = "camelCase")]
+#[into_params(parameter_in = Path)]
+pub(crate) struct MemberPath {
+    /// The workspace.
+    #[param(min_length = 1, max_length = 48, pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
+    id: String,
+    /// The user's id, as in the tokens' `sub`.
+    #[param(value_type = Text)]
+    user_id: String,
+}
+
+/// What to make of a user.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = MemberChange)]
+pub(crate) struct MemberBody {
+    /// Their role.
+    role: RoleName,
+}
+
+/// One page of a workspace's members.
+#[utoipa::path(
+    get, path = "/workspaces/{id}/members", tag = "members",
+    params(
+        WorkspacePath,
+        ("after" = Option<Text>, Query, description = "The `nextCursor` of the page before"),
+        ("limit" = Option<u32>, Query, description = "How many at most; 50 unless told", minimum = 1, maximum = 200),
+    ),
+    responses((status = 200, description = "Members by user id", body = PageForm<Member>)),
+)]
+pub(crate) async fn list<H: Host>(
+    call: Call<H>,
+    Params(path): Params<WorkspacePath>,
+    request: Unread,
+) -> Result<Json<PageBody<Member>>, Failure> {
+    let Allowed { data, .. } = call.tenant(&path.id, Permission::MemberRead)?;
+    let page: PageQuery = request.query()?;
+    let after = page.after.as_ref().map(|after| Text::of_path("after", after.clone())).transpose()?;
+    let members = data.list_members(after.as_ref().map(Text::as_str), page.limit()?).await?;
+    let members = members.ok_or_else(|| Problem::not_found("workspace"))?;
+    Ok(Json(PageBody::from_page(members, |member| member)))
+}
+
+/// Adds a member or changes a member's role.
+#[utoipa::path(
+    put, path = "/workspaces/{id}/members/{userId}", tag = "members", params(MemberPath), request_body = MemberBody,
+    responses(
+        (status = 200, description = "The member as they are now", body = Member),
+        (status = 409, description = "They are the workspace's last owner"),
+    ),
+)]
+pub(crate) async fn put<H: Host>(call: Call<H>, Params(path): Params<MemberPath>, request: Unread) -> Result<Json<Member>, Failure> {
+    let Allowed { claims, data } = call.tenant(&path.id, Permission::MemberWrite)?;
+    let user = Text::of_path("userId", path.user_id)?;
+    let MemberBody { role } = request.json().await?;
+    let by_owner = may_change_owners(&claims);
+    if role == RoleName::Owner && !by_owner {
+        return Err(owners_only());
+    }
+    match data.put_member(user.as_str(), Role::from(role).as_str(), by_owner, call.host.now()).await? {
+        MemberOutcome::Ok { member: Some(member) } => Ok(Json(member)),
+        MemberOutcome::Ok { member: None } => Err(Failure::internal("member_put gave no member")),
+        MemberOutcome::NotFound => Err(Problem::not_found("workspace").into()),
+        MemberOutcome::LastOwner => Err(last_owner()),
+        MemberOutcome::OwnersOnly => Err(owners_only()),
+    }
+}
+
+/// Removes a member. Tokens that were issued to them stay good until they expire.
+#[utoipa::path(
+    delete, path = "/workspaces/{id}/members/{userId}", tag = "members", params(MemberPath),
+    responses((status = 204, description = "Removed"), (status = 409, description = "They are the workspace's last owner")),
+)]
+pub(crate) async fn delete<H: Host>(call: Call<H>, Params(path): Params<MemberPath>) -> Result<StatusCode, Failure> {
+    let Allowed { claims, data } = call.tenant(&path.id, Permission::MemberWrite)?;
+    let user = Text::of_path("userId", path.user_id)?;
+    match data.delete_member(user.as_str(), may_change_owners(&claims)).await? {
+        MemberOutcome::Ok { .. } => Ok(StatusCode::NO_CONTENT),
+        MemberOutcome::NotFound => Err(Problem::not_found("member").into()),
+        MemberOutcome::LastOwner => Err(last_owner()),
+        MemberOutcome::OwnersOnly => Err(owners_only()),
+    }
+}
+
+fn may_change_owners(claims: &Claims) -> bool {
+    matches!(claims.role(), Some(Role::Operator | Role::Owner))
+}
+
+fn owners_only() -> Failure {
+    Problem::new(Code::Forbidden, "Who is an owner is for the workspace's owners and the operator to change.").into()
+}
+
+fn last_owner() -> Failure {
+    Problem::new(Code::Conflict, "They are the workspace's last owner. Make another member owner first.").into()
+}

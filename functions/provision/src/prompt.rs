@@ -1,0 +1,194 @@
+//! Prompt and name templates: checked when they are uploaded, so that a turn does not find out.
+//!
+//! A template may name only what [`names`] lists. It is compiled, its variables are compared with the list, and it is rendered twice: with everything
+//! there, and with nothing there that may be missing (limits that are not set, memories). So an unknown filter or a limit that is used
+//! without `default` is found here. Values are data: nothing of a workspace is ever compiled. Fuel bounds steps and bytes.
+
+use astra_kernel::Limits;
+use minijinja::value::Serde;
+use minijinja::{Environment, UndefinedBehavior, Value};
+use serde::Serialize;
+use std::collections::BTreeSet;
+
+/// minijinja's unit: about one per instruction and per 64 bytes made.
+const FUEL: u64 = 100_000;
+
+/// What a template sees.
+#[derive(Debug, Serialize)]
+pub(crate) struct Names<'a> {
+    pub(crate) workspace: WorkspaceNames<'a>,
+    pub(crate) agent: Id<'a>,
+    pub(crate) user: Id<'a>,
+    pub(crate) memories: &'a [&'a str],
+}
+
+/// `workspace`: a limit that is not set is none.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct WorkspaceNames<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) display_name: &'a str,
+    pub(crate) plan: &'a str,
+    pub(crate) owner_id: &'a str,
+    pub(crate) limits: LimitNames,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Id<'a> {
+    pub(crate) id: &'a str,
+}
+
+/// `workspace.limits`.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(clippy::struct_field_names, reason = "the API's names")]
+pub(crate) struct LimitNames {
+    max_agents: Option<i64>,
+    max_tokens_per_month: Option<i64>,
+    /// Dollars as text: a number would be a float.
+    max_cost_usd_per_month: Option<String>,
+    max_turns_per_minute: Option<i64>,
+}
+
+impl From<Limits> for LimitNames {
+    fn from(limits: Limits) -> Self {
+        let Limits { max_agents, max_tokens_per_month, max_cost_nano_usd_per_month, max_turns_per_minute } = limits;
+        let max_cost_usd_per_month = max_cost_nano_usd_per_month.map(astra_kernel::NanoUsd::to_usd_text);
+        Self { max_agents, max_tokens_per_month, max_cost_usd_per_month, max_turns_per_minute }
+    }
+}
+
+fn sample(limits: LimitNames, memories: &'static [&'static str]) -> Names<'static> {
+    let workspace = WorkspaceNames { id: "sample", display_name: "Sample", plan: "sample", owner_id: "sample", limits };
+    Names { workspace, agent: Id { id: "sample" }, user: Id { id: "sample" }, memories }
+}
+
+fn everything() -> Names<'static> {
+    let limits = LimitNames {
+        max_agents: Some(1),
+        max_tokens_per_month: Some(1),
+        max_cost_usd_per_month: Some("1.00".to_owned()),
+        max_turns_per_minute: Some(1),
+    };
+    sample(limits, &["A memory."])
+}
+
+/// The names that a template may use, dotted; `memories` is a list of texts.
+pub(crate) fn names() -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    collect(&serde_json::to_value(everything()).unwrap_or_default(), "", &mut names);
+    names
+}
+
+fn collect(value: &serde_json::Value, name: &str, names: &mut BTreeSet<String>) {
+    match value {
+        serde_json::Value::Object(members) => {
+            for (member, value) in members {
+                collect(value, &if name.is_empty() { member.clone() } else { format!("{name}.{member}") }, names);
+            }
+        }
+        _ => {
+            names.insert(name.to_owned());
+        }
+    }
+}
+
+/// minijinja's own functions that a template may call.
+const FUNCTIONS: [&str; 3] = ["dict", "namespace", "range"];
+
+fn environment() -> Environment<'static> {
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+    environment.set_fuel(Some(FUEL));
+    environment.remove_global("debug");
+    environment
+}
+
+/// Checks a template.
+///
+/// # Errors
+/// What does not fit, naming it.
+pub(crate) fn check(source: &str) -> Result<(), String> {
+    let environment = environment();
+    let template = environment.template_from_named_str("template", source).map_err(|error| describe(&error))?;
+    let known = names();
+    let mut unknown: Vec<String> = template
+        .undeclared_variables(true)
+        .into_iter()
+        .filter(|name| !known.contains(name) && !FUNCTIONS.contains(&name.as_str()))
+        .collect();
+    unknown.sort_unstable();
+    if let Some(name) = unknown.first() {
+        let known: Vec<_> = known.into_iter().collect();
+        return Err(format!("there is no variable {name}; there are {}", known.join(", ")));
+    }
+    template.render(Value::from(Serde(everything()))).map_err(|error| describe(&error))?;
+    template
+        .render(Value::from(Serde(sample(LimitNames::default(), &[]))))
+        .map_err(|error| format!("where a limit is not set or nothing is remembered: {}", describe(&error)))?;
+    Ok(())
+}
+
+/// Renders a template that was checked when it was stored; what fails nevertheless is shown as it stands.
+pub(crate) fn render_or_source(source: &str, names: &Names<'_>) -> String {
+    environment().render_str(source, Value::from(Serde(names))).unwrap_or_else(|_| source.to_owned())
+}
+
+fn describe(error: &minijinja::Error) -> String {
+    let what = error.detail().map_or_else(|| error.kind().to_string(), |detail| format!("{}: {detail}", error.kind()));
+    error.line().map_or_else(|| what.clone(), |line| format!("line {line}: {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_names_pass() {
+        for source in [
+            "plain",
+            "{{workspace.displayName}} Assistant",
+            "{{ workspace.id }}{{ workspace.plan }}{{ workspace.ownerId }}{{ agent.id }}{{ user.id }}",
+            "{{ workspace.limits.maxAgents | default('any', true) }}",
+            "{% for m in memories %}- {{ m }} ({{ loop.index }})\n{% else %}none{% endfor %}",
+            "{% if memories %}{{ memories | length }}{% endif %}",
+            "{% set name = workspace.displayName %}{{ name | upper }}",
+            "{% for i in range(3) %}{{ i }}{% endfor %}",
+            "{# a comment #}{{ '{{' }}",
+        ] {
+            assert_eq!(check(source), Ok(()), "{source}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named() {
+        let refused: Vec<_> = [
+            "{{ workspace.dislpayName }}",
+            "{{ workspace }}",
+            "{{ workspace['id'] }}",
+            "{{ workspace.id.x }}",
+            "{{ secrets.OPENAI_API_KEY }}",
+            "{{ debug() }}",
+            "{{ now }}",
+            "{{ agent.id | nope }}",
+            "{{ memories[3] }}",
+            "{{ memories[0] }}",
+            "{{ workspace.limits.maxAgents + 1 }}",
+            "{{ unclosed",
+            "{% include 'x' %}",
+            "{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}",
+            "{{ 'x' * 90000000 }}",
+        ]
+        .map(|source| format!("{source} -> {}", check(source).unwrap_err()))
+        .into();
+        insta::assert_snapshot!(refused.join("\n"));
+    }
+
+    #[test]
+    fn values_are_data() {
+        let mut names = everything();
+        names.workspace.display_name = "{{ workspace.id }}<b>";
+        assert_eq!(render_or_source("{{workspace.displayName}}!", &names), "{{ workspace.id }}<b>!");
+    }
+}

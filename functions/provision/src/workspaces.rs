@@ -1,0 +1,205 @@
+//! Workspaces: made once, changed with care, deleted whole.
+
+use crate::fields::{PageForm, Text, WorkspacePath, present};
+use crate::limits::{LimitsBody, LimitsPatch, LimitsView};
+use astra_host::paging::{PageBody, PageQuery};
+use astra_host::routes::{Params, Unread};
+use astra_host::{Allowed, Call, CounterUnreachable, Failure, Host};
+use astra_kernel::{Code, Limits, Permission, Problem, Role, Timestamp, WorkspaceId};
+use astra_quota::words::{Answer, Ask};
+use astra_store::Tenant;
+use astra_store::workspaces::{Created, NewWorkspace, Workspace, WorkspacePatch};
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use http::header::LOCATION;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+/// A workspace.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Workspace)]
+pub(crate) struct WorkspaceView {
+    /// Its id.
+    #[schema(value_type = String)]
+    id: WorkspaceId,
+    /// Its name for people.
+    display_name: String,
+    /// Its plan, which names its agent template.
+    plan: String,
+    /// The user who owns it.
+    owner_id: String,
+    /// Its limits.
+    limits: LimitsView,
+    /// `active`, `provisioning` or `deleting`.
+    status: String,
+    /// When it was made.
+    #[schema(value_type = String, format = DateTime)]
+    created_at: Timestamp,
+    /// When it was last changed.
+    #[schema(value_type = String, format = DateTime)]
+    updated_at: Timestamp,
+}
+
+impl From<Workspace> for WorkspaceView {
+    fn from(workspace: Workspace) -> Self {
+        let Workspace { id, display_name, plan, owner_id, limits, status, created_at, updated_at } = workspace;
+        Self { id, display_name, plan, owner_id, limits: limits.into(), status, created_at, updated_at }
+    }
+}
+
+/// A workspace to make.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(as = NewWorkspace)]
+pub(crate) struct CreateBody {
+    /// Its id.
+    #[schema(value_type = String, min_length = 1, max_length = 48, pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
+    id: WorkspaceId,
+    /// Its name for people.
+    display_name: Text,
+    /// Its plan. The plan's template may come later.
+    plan: Text,
+    /// The user who becomes its first owner.
+    owner_id: Text,
+    /// Its limits.
+    #[serde(default)]
+    #[schema(required = false)]
+    limits: LimitsBody,
+}
+
+/// One page of workspaces.
+#[utoipa::path(
+    get, path = "/workspaces", tag = "workspaces",
+    params(
+        ("after" = Option<String>, Query, description = "The `nextCursor` of the page before", min_length = 1, max_length = 48, pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"),
+        ("limit" = Option<u32>, Query, description = "How many at most; 50 unless told", minimum = 1, maximum = 200),
+    ),
+    responses((status = 200, description = "Workspaces by id", body = PageForm<WorkspaceView>)),
+)]
+pub(crate) async fn list<H: Host>(call: Call<H>, request: Unread) -> Result<Json<PageBody<WorkspaceView>>, Failure> {
+    let operator = call.operator(Permission::WorkspaceList)?;
+    let page: PageQuery = request.query()?;
+    let after = page.after.as_ref().map(|after| WorkspaceId::try_from(after.clone())).transpose();
+    let after = after.map_err(|rule| Problem::field("after", format!("not a cursor of this list: {rule}")))?;
+    let workspaces = operator.list_workspaces(after.as_ref().map(WorkspaceId::as_str), page.limit()?).await?;
+    Ok(Json(PageBody::from_page(workspaces, WorkspaceView::from)))
+}
+
+/// Makes a workspace with its memory, its first owner and its quota. The same body again gives the same workspace.
+#[utoipa::path(
+    post, path = "/workspaces", tag = "workspaces", request_body = CreateBody,
+    responses(
+        (status = 201, description = "Made", body = WorkspaceView, headers(("Location" = String, description = "The workspace's path"))),
+        (status = 200, description = "Made before, by the same body", body = WorkspaceView),
+        (status = 409, description = "Made before, by another body"),
+    ),
+)]
+pub(crate) async fn create<H: Host>(call: Call<H>, request: Unread) -> Result<Response, Failure> {
+    call.operator(Permission::WorkspaceList)?;
+    let CreateBody { id, display_name, plan, owner_id, limits } = request.json().await?;
+    call.trace.workspace(&id);
+    let limits = Limits::from(limits);
+    // What the body means, whatever its order of keys and however its numbers are written.
+    let body = json!({
+        "id": id, "displayName": display_name.as_str(), "plan": plan.as_str(), "ownerId": owner_id.as_str(), "limits": limits,
+    })
+    .to_string();
+    let new = NewWorkspace {
+        display_name: display_name.as_str(),
+        plan: plan.as_str(),
+        owner_id: owner_id.as_str(),
+        limits,
+        body: &body,
+        now: call.host.now(),
+    };
+    match Tenant::open(&call.host, id).create_workspace(&new).await? {
+        Created::New(workspace) => {
+            let location = format!("/workspaces/{}", workspace.id);
+            Ok((StatusCode::CREATED, [(LOCATION, location)], Json(WorkspaceView::from(workspace))).into_response())
+        }
+        Created::Same(workspace) => Ok(Json(WorkspaceView::from(workspace)).into_response()),
+        Created::Conflict => {
+            let detail = "A workspace with this id was made by another body. PATCH /workspaces/{id} changes it; nothing was changed now.";
+            Err(Problem::new(Code::Conflict, detail).into())
+        }
+    }
+}
+
+/// A workspace.
+#[utoipa::path(
+    get, path = "/workspaces/{id}", tag = "workspaces", params(WorkspacePath),
+    responses((status = 200, description = "The workspace", body = WorkspaceView)),
+)]
+pub(crate) async fn read<H: Host>(call: Call<H>, Params(path): Params<WorkspacePath>) -> Result<Json<WorkspaceView>, Failure> {
+    let Allowed { data, .. } = call.tenant(&path.id, Permission::WorkspaceRead)?;
+    Ok(Json(existing(&data).await?.into()))
+}
+
+/// What to change about a workspace. At least one.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(as = WorkspaceChange, min_properties = 1)]
+pub(crate) struct PatchBody {
+    /// Its name for people.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false)]
+    display_name: Option<Text>,
+    /// Its plan. The operator's to change.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false)]
+    plan: Option<Text>,
+    /// Its limits. The operator's to change. What is used already stays used.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false)]
+    limits: Option<LimitsPatch>,
+}
+
+/// Changes a workspace. Owners and admins change its name; plan and limits are the operator's.
+#[utoipa::path(
+    patch, path = "/workspaces/{id}", tag = "workspaces", params(WorkspacePath), request_body = PatchBody,
+    responses((status = 200, description = "The workspace as it is now", body = WorkspaceView)),
+)]
+pub(crate) async fn change<H: Host>(
+    call: Call<H>,
+    Params(path): Params<WorkspacePath>,
+    request: Unread,
+) -> Result<Json<WorkspaceView>, Failure> {
+    let Allowed { claims, data } = call.tenant(&path.id, Permission::WorkspaceWrite)?;
+    let PatchBody { display_name, plan, limits } = request.json().await?;
+    if claims.role() != Some(Role::Operator) && (plan.is_some() || limits.is_some()) {
+        return Err(Problem::new(Code::Forbidden, "Plan and limits are the operator's to change; displayName is yours.").into());
+    }
+    if display_name.is_none() && plan.is_none() && limits.is_none() {
+        return Err(Problem::field("/", "nothing to change: name displayName, plan or limits").into());
+    }
+    let changes = WorkspacePatch {
+        display_name: display_name.map(Text::into_string),
+        plan: plan.map(Text::into_string),
+        limits: limits.map(LimitsPatch::into_stored),
+    };
+    let workspace = data.patch_workspace(&changes, call.host.now()).await?.ok_or_else(|| Problem::not_found("workspace"))?;
+    Ok(Json(workspace.into()))
+}
+
+/// Deletes a workspace with everything it owns. Its ledger stays, as the bill's record.
+#[utoipa::path(
+    delete, path = "/workspaces/{id}", tag = "workspaces", params(WorkspacePath),
+    responses((status = 204, description = "Deleted")),
+)]
+pub(crate) async fn delete<H: Host>(call: Call<H>, Params(path): Params<WorkspacePath>) -> Result<StatusCode, Failure> {
+    let Allowed { data, .. } = call.tenant(&path.id, Permission::WorkspaceDelete)?;
+    let was_there = data.delete_workspace().await?;
+    // Also when it was gone already: an earlier try may have ended here.
+    match call.host.ask(data.workspace(), &Ask::Forget).await? {
+        Answer::Forgotten if was_there => Ok(StatusCode::NO_CONTENT),
+        Answer::Forgotten => Err(Problem::not_found("workspace").into()),
+        _ => Err(CounterUnreachable.into()),
+    }
+}
+
+/// The workspace, for what needs it to exist.
+pub(crate) async fn existing<H: Host>(data: &Tenant<'_, H>) -> Result<Workspace, Failure> {
+    Ok(data.get_workspace().await?.ok_or_else(|| Problem::not_found("workspace"))?)
+}

@@ -1,0 +1,97 @@
+//! Who may do what, for every route: no token, another workspace's token, each role, a token narrowed to nothing. What is refused never reaches
+//! the database, and a refusal comes before anything that was sent is read.
+
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+#[expect(dead_code, reason = "only a part is used here")]
+mod fake;
+
+use fake::{FakeHost, operator, send, token};
+use provision::routes::{ROUTES, router};
+
+/// The least role of each route; `operator` where no tenant's role is enough.
+const LEAST: &[(&str, &str, &str)] = &[
+    ("GET", "/workspaces", "operator"),
+    ("POST", "/workspaces", "operator"),
+    ("GET", "/workspaces/{id}", "viewer"),
+    ("PATCH", "/workspaces/{id}", "admin"),
+    ("DELETE", "/workspaces/{id}", "owner"),
+    ("GET", "/workspaces/{id}/members", "admin"),
+    ("PUT", "/workspaces/{id}/members/{userId}", "admin"),
+    ("DELETE", "/workspaces/{id}/members/{userId}", "admin"),
+    ("POST", "/workspaces/{id}/tokens", "admin"),
+    ("GET", "/workspaces/{id}/secrets", "admin"),
+    ("GET", "/workspaces/{id}/secrets/{name}", "admin"),
+    ("PUT", "/workspaces/{id}/secrets/{name}", "admin"),
+    ("DELETE", "/workspaces/{id}/secrets/{name}", "admin"),
+    ("GET", "/workspaces/{id}/agents", "viewer"),
+    ("PUT", "/workspaces/{id}/agents/{agentId}", "admin"),
+    ("DELETE", "/workspaces/{id}/agents/{agentId}", "admin"),
+    ("GET", "/plans/{plan}/template", "operator"),
+    ("PUT", "/plans/{plan}/template", "operator"),
+];
+
+const RANKS: [&str; 5] = ["viewer", "member", "admin", "owner", "operator"];
+
+fn path(pattern: &str) -> String {
+    let with = [("{id}", "acme"), ("{userId}", "bob"), ("{name}", "A_KEY"), ("{agentId}", "assistant"), ("{plan}", "pro")];
+    with.iter().fold(pattern.to_owned(), |path, (name, value)| path.replace(name, value))
+}
+
+#[test]
+fn every_route_is_in_the_table() {
+    let table: Vec<_> = LEAST.iter().map(|(method, pattern, _)| (*method, *pattern)).collect();
+    assert_eq!(table, ROUTES);
+}
+
+#[tokio::test]
+async fn each_route_asks_for_its_role() {
+    let router = router::<FakeHost>();
+    for (method, pattern, least) in LEAST {
+        let path = path(pattern);
+        let least = RANKS.iter().position(|role| role == least).unwrap();
+        for (rank, role) in RANKS.iter().enumerate() {
+            let host = FakeHost::new(&[]);
+            let workspace = (*role != "operator").then_some("acme");
+            // The body is no JSON: who may not do it does not hear about that.
+            let reply = send(&router, &host, method, &path, Some(&token(workspace, role, None)), "{").await;
+            if rank >= least {
+                assert!(![401, 403].contains(&reply.status), "{role}: {method} {path}: {reply:?}");
+            } else {
+                assert_eq!(reply.problem(403), reply.json()["detail"], "{role}: {method} {path}");
+                assert!(host.calls().is_empty(), "{role}: {method} {path}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_token_another_workspaces_and_a_narrowed_one_do_nothing() {
+    let router = router::<FakeHost>();
+    for (method, pattern) in ROUTES {
+        let path = path(pattern);
+        let foreign = token(Some("other"), "owner", None);
+        let narrowed = token(Some("acme"), "owner", Some(&["memory:read"]));
+        let narrowed_operator = token(None, "operator", Some(&["memory:*"]));
+        let forged = operator().replace('.', ".A");
+        for (token, status) in
+            [(None, 401), (Some(&foreign), 403), (Some(&narrowed), 403), (Some(&narrowed_operator), 403), (Some(&forged), 401)]
+        {
+            let host = FakeHost::new(&[]);
+            let reply = send(&router, &host, method, &path, token.map(String::as_str), "{").await;
+            reply.problem(status);
+            assert_eq!(reply.headers.contains_key("www-authenticate"), status == 401);
+            assert!(host.calls().is_empty() && host.asked().is_empty(), "{method} {path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_operators_unknown_workspace_is_not_found() {
+    let router = router::<FakeHost>();
+    for id in ["Not-A-Name", "%00", "a%2Fb", "..%2Fadmin"] {
+        let host = FakeHost::new(&[]);
+        send(&router, &host, "GET", &format!("/workspaces/{id}"), Some(&operator()), "").await.problem(404);
+        assert!(host.calls().is_empty());
+    }
+}

@@ -1,0 +1,464 @@
+//! Answers what a workspace's counter is asked. Generic over the database and the durable rows, so that it is tested without a runtime.
+//!
+//! The traps: 1. Between two awaits other events run here, so a decision and what it is based on stand together without one. 2. What was spent is
+//! loaded from the ledger only while no record is being written ([`Desk::ledger`] is locked), else it might be counted twice or not at all.
+//! 3. A turn is settled in memory first and then saved: if the database does not take it, its row keeps it, and it was counted either way.
+//! 4. A row is deleted after the database has the record, never before; if that is lost, the alarm saves it again, which changes nothing.
+
+use crate::context::{Context, Outcome};
+use astra_kernel::{AgentId, Limits, NanoUsd, Timestamp, TurnId, WorkspaceId};
+use astra_quota::counter::{AdmitError, Charge, Known, SaveOutcome};
+use astra_quota::words::{Begin, Begun, Draft, Extend, Finished, Record, TurnStatus};
+use astra_quota::{Answer, Ask, Counter, Hold, QuotaView, Request, Spent};
+use astra_store::{Database, StoreError, Tenant};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How long after a failed delivery the next try is made, in milliseconds.
+const RETRY_MILLIS: i64 = 1_000;
+
+/// The longest such wait, in milliseconds: it doubles from failure to failure.
+const RETRY_MOST_MILLIS: i64 = 60_000;
+
+/// What must outlive the object's memory.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Row {
+    /// A running turn.
+    Running {
+        /// Its budget.
+        hold: Box<Hold>,
+        /// Its record as it would be with nothing produced.
+        draft: Box<Draft>,
+    },
+    /// A turn that has ended and is not in the database yet.
+    Ended(Box<Record>),
+}
+
+/// Durable rows, one per turn. Writes are made without waiting; the runtime holds answers back until they are durable.
+pub trait Rows {
+    /// All of them.
+    fn all(&self) -> Vec<(TurnId, Row)>;
+    /// One of them.
+    fn get(&self, turn: TurnId) -> Option<Row>;
+    /// Writes or replaces one. False when the store failed.
+    #[must_use]
+    fn put(&self, turn: TurnId, row: &Row) -> bool;
+    /// Deletes some.
+    fn delete(&self, turns: &[TurnId]);
+}
+
+/// Whether the database was asked about an idempotency key already.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    BeforeDatabase,
+    AfterDatabase,
+}
+
+/// One workspace's counter with its database and rows.
+pub struct Desk<D, R> {
+    workspace: WorkspaceId,
+    database: D,
+    rows: R,
+    counter: RefCell<Counter>,
+    /// Written while the ledger is read as a whole; read while a record is being added to it.
+    ledger: async_lock::RwLock<()>,
+    saving: RefCell<BTreeSet<TurnId>>,
+    undelivered: RefCell<BTreeMap<TurnId, Record>>,
+    done: RefCell<Vec<TurnId>>,
+    failures: Cell<u32>,
+    latest: Cell<Timestamp>,
+}
+
+impl<D: Database, R: Rows> Desk<D, R> {
+    /// Goes on with what the rows say.
+    pub fn open(workspace: WorkspaceId, database: D, rows: R) -> Self {
+        let (mut holds, mut undelivered) = (Vec::new(), BTreeMap::new());
+        for (turn, row) in rows.all() {
+            match row {
+                Row::Running { hold, draft: _ } => holds.push((turn, *hold)),
+                Row::Ended(record) => {
+                    undelivered.insert(turn, *record);
+                }
+            }
+        }
+        Self {
+            workspace,
+            database,
+            rows,
+            counter: RefCell::new(Counter::with_holds(holds)),
+            ledger: async_lock::RwLock::new(()),
+            saving: RefCell::default(),
+            undelivered: RefCell::new(undelivered),
+            done: RefCell::default(),
+            failures: Cell::new(0),
+            latest: Cell::new(Timestamp(0)),
+        }
+    }
+
+    /// The workspace.
+    pub fn workspace(&self) -> &WorkspaceId {
+        &self.workspace
+    }
+
+    fn tenant(&self) -> Tenant<'_, D> {
+        Tenant::open(&self.database, self.workspace.clone())
+    }
+
+    /// A clock that never goes back: a turn must not begin in a month that has ended here.
+    fn tick(&self, now: Timestamp) -> Timestamp {
+        self.latest.set(self.latest.get().max(now));
+        self.latest.get()
+    }
+
+    /// Answers one ask.
+    pub async fn answer(&self, ask: Ask, now: Timestamp) -> Answer {
+        let now = self.tick(now);
+        match ask {
+            Ask::Begin(begin) => self.begin(*begin, now).await.unwrap_or_else(refuse),
+            Ask::Extend(extend) => self.extend(&extend, now),
+            Ask::Finish(record) => self.finish(*record, now).await,
+            Ask::Stop(stop) if self.counter.borrow_mut().stop(stop.turn_id, stop.subject.as_deref()) => Answer::Stopping,
+            Ask::Stop(_) => Answer::NotRunning,
+            Ask::Status => self.status(now).await.unwrap_or_else(refuse),
+            Ask::Forget => self.forget(),
+        }
+    }
+
+    /// Reads the turn's context; decides; keeps the hold durably.
+    async fn begin(&self, begin: Begin, now: Timestamp) -> Result<Answer, StoreError> {
+        if let Some(known) = self.known(&begin, now, Asked::BeforeDatabase) {
+            return Ok(known);
+        }
+        let (text, now) = self.read_context(&begin, now).await?;
+        let outcome: Outcome = parse(&text)?;
+        if outcome.outcome != "ok" {
+            return RawValue::from_string(text).map(Answer::Denied).map_err(|_| StoreError::Shape("turn_begin"));
+        }
+        let context: Context = parse(&text)?;
+        // Nothing is awaited from here on: what is decided is still true when it is written down.
+        if let Some(known) = self.known(&begin, now, Asked::AfterDatabase) {
+            return Ok(known);
+        }
+        let request = Request {
+            turn: begin.turn_id,
+            agent: begin.agent_id.clone(),
+            subject: begin.subject.clone(),
+            key: begin.idempotency_key.clone().map(|key| (key, begin.request_hash.clone())),
+            limits: &context.workspace.limits,
+            agent_count: context.agent_count,
+            agent_max_cost: context.agent.max_cost_nano_usd_per_month,
+            max_tokens_per_turn: context.agent.max_tokens_per_turn,
+            size: context.size(&begin.message),
+            wanted_output: context.wanted_output(),
+            price: context.price,
+            lease_millis: begin.lease_millis,
+        };
+        let hold = match self.counter.borrow_mut().admit(now, request) {
+            Ok(hold) => hold.clone(),
+            Err(AdmitError::Refused(refusal)) => return Ok(Answer::Refused(refusal)),
+            Err(AdmitError::NotLoaded) => return Err(StoreError::Unreachable),
+            Err(AdmitError::Money(_)) => return Err(StoreError::Shape("turn_begin: price")),
+        };
+        let answer = Begun {
+            context: RawValue::from_string(text).map_err(|_| StoreError::Shape("turn_begin"))?,
+            started_at: hold.started_at,
+            input_bound: hold.input_bound,
+            max_output: hold.max_output,
+            bounded_by_budget: hold.bounded_by_budget,
+        };
+        let turn = begin.turn_id;
+        let draft = Box::new(Draft { record: draft(begin, &context, hold.started_at), price: context.price });
+        if !self.rows.put(turn, &Row::Running { hold: Box::new(hold), draft }) {
+            self.counter.borrow_mut().release(turn);
+            return Err(StoreError::Unreachable);
+        }
+        // In the same write as the new row: what earlier turns no longer need.
+        self.sweep();
+        Ok(Answer::Begun(Box::new(answer)))
+    }
+
+    fn known(&self, begin: &Begin, now: Timestamp, asked: Asked) -> Option<Answer> {
+        let key = begin.idempotency_key.as_deref()?;
+        let known = self.counter.borrow_mut().known(key, &begin.request_hash, &begin.subject, now);
+        let undelivered = || {
+            let undelivered = self.undelivered.borrow();
+            let record = undelivered.values().find(|r| r.idempotency_key.as_deref() == Some(key))?;
+            let same = record.request_hash == begin.request_hash && record.subject == begin.subject;
+            Some(if same { Known::Same(record.turn_id) } else { Known::Other })
+        };
+        match known.or_else(undelivered)? {
+            // Ended within the minute and saved: the database has its answer. If it was asked before that turn was saved, the caller asks again.
+            Known::Same(turn)
+                if asked == Asked::BeforeDatabase && self.counter.borrow().hold(turn).is_none() && !self.is_unsaved(turn) =>
+            {
+                None
+            }
+            Known::Same(turn) => Some(Answer::Running(turn)),
+            Known::Other => Some(Answer::KeyReused),
+        }
+    }
+
+    fn is_unsaved(&self, turn: TurnId) -> bool {
+        self.saving.borrow().contains(&turn) || self.undelivered.borrow().contains_key(&turn)
+    }
+
+    /// `turn_begin`, together with what was spent when that is not known.
+    async fn read_context(&self, begin: &Begin, now: Timestamp) -> Result<(String, Timestamp), StoreError> {
+        if !self.needs_load(now) {
+            return Ok((self.tenant().begin_turn(&begin_argument(begin, now, false)?).await?, self.tick(now)));
+        }
+        let _alone = self.ledger.write().await;
+        let now = self.tick(now);
+        let needs_load = self.needs_load(now);
+        if needs_load {
+            self.deliver().await;
+        }
+        let text = self.tenant().begin_turn(&begin_argument(begin, now, needs_load)?).await?;
+        if let (true, Ok(Context { spent: Some(spent), .. })) = (needs_load, parse::<Context>(&text)) {
+            self.load(spent, now);
+        }
+        Ok((text, now))
+    }
+
+    fn needs_load(&self, now: Timestamp) -> bool {
+        let mut counter = self.counter.borrow_mut();
+        counter.roll(now);
+        counter.needs_load()
+    }
+
+    /// Takes what the ledger says, and adds what could not be written to it yet.
+    fn load(&self, spent: Spent, now: Timestamp) {
+        let mut counter = self.counter.borrow_mut();
+        let month = now.month();
+        counter.load(month, spent);
+        for record in self.undelivered.borrow().values() {
+            let _ = counter.finish(now, record.turn_id, &record.agent_id, record.started_at, charge(record), SaveOutcome::Saved);
+        }
+    }
+
+    fn extend(&self, extend: &Extend, now: Timestamp) -> Answer {
+        let mut counter = self.counter.borrow_mut();
+        let Some(extended) = counter.extend(now, extend) else { return Answer::NotRunning };
+        // What was reported must survive the object: it is what a dead turn is charged.
+        if let (Some(hold), Some(Row::Running { hold: _, draft })) = (counter.hold(extend.turn_id), self.rows.get(extend.turn_id))
+            && !self.rows.put(extend.turn_id, &Row::Running { hold: Box::new(hold.clone()), draft })
+        {
+            return Answer::Unavailable;
+        }
+        Answer::Extended(extended)
+    }
+
+    /// Settles a turn and saves it.
+    async fn finish(&self, mut record: Record, now: Timestamp) -> Answer {
+        let turn = record.turn_id;
+        if !self.saving.borrow_mut().insert(turn) {
+            // The same record is on its way already.
+            return Answer::Unavailable;
+        }
+        let quota = self.settle(&record, now);
+        if let Some(answer) = &mut record.answer {
+            answer.insert("quota".into(), serde_json::to_value(&quota).unwrap_or_default());
+        }
+        let saved = self.save(&record).await;
+        self.saving.borrow_mut().remove(&turn);
+        match saved {
+            Ok(_) => Answer::Finished(Finished { saved: true, quota }),
+            Err(_) if self.rows.put(turn, &Row::Ended(Box::new(record.clone()))) => {
+                self.undelivered.borrow_mut().insert(turn, record);
+                Answer::Finished(Finished { saved: false, quota })
+            }
+            Err(_) => Answer::Unavailable,
+        }
+    }
+
+    fn settle(&self, record: &Record, now: Timestamp) -> QuotaView {
+        let mut counter = self.counter.borrow_mut();
+        let limits = counter.hold(record.turn_id).map(|h| (h.limits, h.agent_max_cost));
+        // An amount that does not fit makes the counter load again.
+        let _ = counter.finish(now, record.turn_id, &record.agent_id, record.started_at, charge(record), SaveOutcome::Saved);
+        limits.map_or_else(QuotaView::default, |(limits, agent)| {
+            let agents: Vec<_> = agent.map(|max| (record.agent_id.clone(), max)).into_iter().collect();
+            counter.view(&limits, &agents, None, now)
+        })
+    }
+
+    /// Sends a record that was settled to the database.
+    async fn save(&self, record: &Record) -> Result<SaveOutcome, StoreError> {
+        let _shared = self.ledger.read().await;
+        self.send(record).await
+    }
+
+    async fn send(&self, record: &Record) -> Result<SaveOutcome, StoreError> {
+        #[derive(Deserialize)]
+        struct Saved {
+            outcome: SaveOutcome,
+        }
+        let arg = serde_json::to_string(record).map_err(|_| StoreError::Shape("turn_finish"))?;
+        let Saved { outcome } = parse(&self.tenant().finish_turn(&arg).await?)?;
+        if outcome != SaveOutcome::Saved {
+            // It was charged before: the ledger knows how much.
+            self.counter.borrow_mut().doubt();
+        }
+        self.done.borrow_mut().push(record.turn_id);
+        Ok(outcome)
+    }
+
+    /// Sends what the database did not take before. The caller holds the ledger.
+    async fn deliver(&self) {
+        let records: Vec<Record> = self.undelivered.borrow().values().cloned().collect();
+        for record in records {
+            if self.send(&record).await.is_ok() {
+                self.undelivered.borrow_mut().remove(&record.turn_id);
+            }
+        }
+        self.sweep();
+        let failed = !self.undelivered.borrow().is_empty();
+        self.failures.set(if failed { self.failures.get().saturating_add(1) } else { 0 });
+    }
+
+    /// Deletes rows that the database has made needless. True when there were any.
+    pub fn sweep(&self) -> bool {
+        let done = self.done.take();
+        if !done.is_empty() {
+            self.rows.delete(&done);
+        }
+        !done.is_empty()
+    }
+
+    /// Whether [`Desk::sweep`] has something to do.
+    pub fn wants_sweep(&self) -> bool {
+        !self.done.borrow().is_empty()
+    }
+
+    async fn status(&self, now: Timestamp) -> Result<Answer, StoreError> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Status {
+            outcome: String,
+            #[serde(default)]
+            limits: Limits,
+            #[serde(default)]
+            agents: Vec<AgentBudget>,
+            agent_count: Option<i64>,
+            spent: Option<Spent>,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct AgentBudget {
+            id: AgentId,
+            max_cost_nano_usd_per_month: NanoUsd,
+        }
+        let _alone = self.ledger.write().await;
+        let now = self.tick(now);
+        let needs_load = self.needs_load(now);
+        if needs_load {
+            self.deliver().await;
+        }
+        let text = self.tenant().quota_status(now.month(), needs_load).await?;
+        let Status { outcome, limits, agents, agent_count, spent } = parse(&text)?;
+        if outcome != "ok" {
+            return Ok(Answer::Status(None));
+        }
+        if let (true, Some(spent)) = (needs_load, spent) {
+            self.load(spent, now);
+        }
+        let agents: Vec<_> = agents.into_iter().map(|a| (a.id, a.max_cost_nano_usd_per_month)).collect();
+        Ok(Answer::Status(Some(self.counter.borrow().view(&limits, &agents, agent_count, now))))
+    }
+
+    fn forget(&self) -> Answer {
+        let turns: Vec<TurnId> = self.rows.all().into_iter().map(|(turn, _)| turn).collect();
+        self.rows.delete(&turns);
+        self.counter.replace(Counter::default());
+        self.undelivered.borrow_mut().clear();
+        Answer::Forgotten
+    }
+
+    /// Ends turns of which nothing was heard in time, and delivers what was kept. To be called at [`Desk::wake_at`].
+    pub async fn wake(&self, now: Timestamp) {
+        let now = self.tick(now);
+        let expired = self.counter.borrow().expired(now);
+        for turn in expired {
+            let Some(Row::Running { hold, draft }) = self.rows.get(turn) else {
+                self.counter.borrow_mut().release(turn);
+                continue;
+            };
+            let (usage, Draft { record, price }) = (hold.charge_if_dead(), *draft);
+            let Ok(cost) = price.cost(&usage) else { continue };
+            let record = Record { status: TurnStatus::Expired, usage, cost_nano_usd: cost, ended_at: now, ..record };
+            self.finish(record, now).await;
+        }
+        if !self.undelivered.borrow().is_empty() {
+            let _alone = self.ledger.write().await;
+            self.deliver().await;
+        }
+        self.sweep();
+    }
+
+    /// When [`Desk::wake`] has something to do next.
+    pub fn wake_at(&self, now: Timestamp) -> Option<Timestamp> {
+        let wait = (RETRY_MILLIS << self.failures.get().min(6)).min(RETRY_MOST_MILLIS);
+        let retry = (!self.undelivered.borrow().is_empty()).then(|| now.plus_millis(wait));
+        self.counter.borrow().next_expiry().into_iter().chain(retry).min()
+    }
+}
+
+fn charge(record: &Record) -> Charge {
+    Charge { cost: record.cost_nano_usd, tokens: i64::try_from(record.usage.total_tokens()).unwrap_or(i64::MAX) }
+}
+
+fn refuse(error: StoreError) -> Answer {
+    match error {
+        StoreError::Unreachable => Answer::Unavailable,
+        StoreError::Fault(state) if state.starts_with("53") || state.starts_with("57") => Answer::Unavailable,
+        StoreError::Fault(state) => Answer::Fault(state),
+        StoreError::Shape(what) => Answer::Fault(format!("shape of {what}")),
+    }
+}
+
+fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, StoreError> {
+    serde_json::from_str(text).map_err(|_| StoreError::Shape(std::any::type_name::<T>()))
+}
+
+fn begin_argument(begin: &Begin, now: Timestamp, need_spent: bool) -> Result<String, StoreError> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Argument<'a> {
+        #[serde(flatten)]
+        begin: &'a Begin,
+        now: Timestamp,
+        need_spent: bool,
+    }
+    serde_json::to_string(&Argument { begin, now, need_spent }).map_err(|_| StoreError::Shape("turn_begin"))
+}
+
+/// The record of a turn that dies at once.
+fn draft(begin: Begin, context: &Context, started_at: Timestamp) -> Record {
+    let Begin { turn_id, agent_id, subject, message, idempotency_key, request_hash, metadata, .. } = begin;
+    Record {
+        turn_id,
+        session_id: context.session_id,
+        new_session: context.new_session,
+        agent_id,
+        subject,
+        status: TurnStatus::Expired,
+        finish_reason: None,
+        message,
+        content: None,
+        provider: context.model.provider.clone(),
+        model: context.model.model_id.clone(),
+        price_version: context.price.version,
+        usage: astra_kernel::Usage { source: astra_kernel::UsageSource::Estimated, ..astra_kernel::Usage::NONE },
+        cost_nano_usd: NanoUsd::ZERO,
+        idempotency_key,
+        request_hash,
+        error_code: Some("expired".into()),
+        answer: None,
+        metadata,
+        started_at,
+        ended_at: started_at,
+    }
+}

@@ -1,0 +1,59 @@
+# Sourced by the other scripts: where things are, which versions, how to speak. It does nothing by itself.
+# shellcheck shell=bash
+
+ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+export ASTRA_CACHE="${ASTRA_CACHE:-$HOME/.cache/astra-edge}"
+
+# What is installed, by version. wasm-bindgen's is whatever Cargo.lock says, npm's packages are in scripts/npm/package-lock.json.
+WORKER_BUILD_VERSION=0.8.7
+CARGO_DENY_VERSION=0.20.2
+NODE_VERSION=26.10.0
+NODE_MINIMUM=22.12.0
+PGSERVER_VERSION=0.6.0
+WASM_BINDGEN_VERSION="$(sed -n '/^name = "wasm-bindgen"$/{n;s/^version = "\(.*\)"$/\1/p;}' "$ROOT/Cargo.lock")"
+FUNCTIONS=(gateway provision invoke-turn billing quota)
+
+say() { printf '%s\n' "$*" >&2; }
+die() { printf 'error: %s\n' "$*" >&2; exit 1; }
+
+# step NAME COMMAND...: runs it, then prints how long it took. Output goes to the terminal as it comes.
+# (Not `"$@" || die`: inside of that, set -e would not hold.)
+STEP=""
+step() {
+  local name="$1" began="${EPOCHREALTIME/./}" outer="$STEP"; shift
+  say "== $name"
+  STEP="$name"
+  "$@"
+  STEP="$outer"
+  say "   $name: $(seconds_since "$began")"
+}
+failed_step() { [ "$1" = 0 ] || [ -z "$STEP" ] || say "error: '$STEP' failed (see above)"; }
+trap 'failed_step $?' EXIT
+
+seconds_since() { # microseconds, as of ${EPOCHREALTIME/./}
+  local passed=$((${EPOCHREALTIME/./} - $1))
+  printf '%d.%d s' $((passed / 1000000)) $(((passed / 100000) % 10))
+}
+
+# at_least HAVE WANT: compares version numbers.
+at_least() { [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]; }
+
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# How packages of the system may be installed: as root, through sudo that asks nothing, or not at all.
+as_root() {
+  if [ "$(id -u)" = 0 ]; then "$@"
+  elif have sudo && sudo -n true 2>/dev/null; then sudo -n "$@"
+  else return 1
+  fi
+}
+
+# Tools that scripts/setup has installed.
+load_env() {
+  [ -f "$ASTRA_CACHE/env.sh" ] || die "$ASTRA_CACHE/env.sh is missing: run scripts/setup first"
+  # shellcheck source=/dev/null
+  . "$ASTRA_CACHE/env.sh"
+}
+
+# wrangler_toml FUNCTION: the gateway's is the one at the top.
+wrangler_toml() { if [ "$1" = gateway ]; then printf '%s' "$ROOT/wrangler.toml"; else printf '%s' "$ROOT/functions/$1/wrangler.toml"; fi; }

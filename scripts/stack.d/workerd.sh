@@ -1,0 +1,96 @@
+# Sourced by scripts/stack: all functions in one workerd, without wrangler's Node in front.
+# shellcheck shell=bash
+
+workerd_pid() { ours "$DEV/workerd.pid" "$DEV/workerd.capnp"; }
+
+bundle_of() { # where scripts/build put a function
+  if [ "$ASTRA_PROFILE" = release ]; then printf '%s' "$ROOT/functions/$1/build"; else printf '%s' "$ROOT/functions/$1/build/edge"; fi
+}
+
+check_bundles() {
+  local name
+  for name in "${FUNCTIONS[@]}"; do
+    [ -f "$(bundle_of "$name")/index.js" ] || die "functions/$name is not built: run scripts/build$([ "$ASTRA_PROFILE" = edge ] || echo ' --release')"
+  done
+}
+
+# Values come from the environment of workerd by name, so that the file holds no secret.
+from_environment() { # BINDING VARIABLE
+  [ -z "${!2:-}" ] || printf '    (name = "%s", fromEnvironment = "%s"),\n' "$1" "$2"
+}
+
+bindings() { # FUNCTION
+  local name
+  case "$1" in
+    gateway)
+      printf '    (name = "%s", service = "%s"),\n' PROVISION provision INVOKE_TURN invoke-turn BILLING billing
+      from_environment ALLOWED_ORIGINS ALLOWED_ORIGINS
+      return ;;
+    quota)
+      from_environment DATABASE_URL URL_QUOTA
+      return ;;
+    provision) from_environment DATABASE_URL URL_PROVISION ;;
+    invoke-turn) from_environment DATABASE_URL URL_INVOKE ;;
+    billing) from_environment DATABASE_URL URL_BILLING ;;
+  esac
+  printf '    (name = "QUOTA", durableObjectNamespace = (className = "Quota", serviceName = "quota")),\n'
+  for name in TOKEN_KEYS SECRETS_KEY "${PASSED_ON[@]}"; do from_environment "$name" "$name"; done
+}
+
+write_config() {
+  local name date flags
+  mkdir -p "$DEV/quota" "$DEV/bundle"
+  {
+    printf 'using Workerd = import "/workerd/workerd.capnp";\n\nconst config :Workerd.Config = (\n  services = [\n'
+    for name in "${FUNCTIONS[@]}"; do printf '    (name = "%s", worker = .%s),\n' "$name" "$(camel "$name")"; done
+    # private and local: the pooler and mock models are on this machine.
+    printf '    (name = "internet", network = (allow = ["public", "private", "local"], tlsOptions = (trustBrowserCas = true))),\n'
+    printf '    (name = "quota-disk", disk = (path = "quota", writable = true)),\n  ],\n  sockets = [\n'
+    printf '    (name = "gateway", address = "127.0.0.1:%s", http = (), service = "gateway"),\n' "$ASTRA_PORT"
+    printf '    (name = "invoke-turn", address = "127.0.0.1:%s", http = (), service = "invoke-turn"),\n  ],\n);\n' "$INVOKE_PORT"
+    for name in "${FUNCTIONS[@]}"; do
+      rm -rf "$DEV/bundle/$name"
+      mkdir "$DEV/bundle/$name"
+      cp "$(bundle_of "$name")/index.js" "$(bundle_of "$name")/index_bg.wasm" "$DEV/bundle/$name/"
+      # One place says the runtime's date and flags: the function's wrangler.toml.
+      date="$(sed -n 's/^compatibility_date = //p' "$(wrangler_toml "$name")")"
+      flags="$(sed -n 's/^compatibility_flags = //p' "$(wrangler_toml "$name")")"
+      printf '\nconst %s :Workerd.Worker = (\n  compatibilityDate = %s,\n  compatibilityFlags = %s,\n' "$(camel "$name")" "$date" "${flags:-[]}"
+      printf '  modules = [\n    (name = "index.js", esModule = embed "bundle/%s/index.js"),\n' "$name"
+      printf '    (name = "./index_bg.wasm", wasm = embed "bundle/%s/index_bg.wasm"),\n  ],\n' "$name"
+      printf '  bindings = [\n%s\n  ],\n' "$(bindings "$name")"
+      if [ "$name" = quota ]; then
+        printf '  durableObjectNamespaces = [(className = "Quota", uniqueKey = "astra-quota", enableSql = true)],\n'
+        printf '  durableObjectStorage = (localDisk = "quota-disk"),\n'
+      fi
+      printf ');\n'
+    done
+  } >"$DEV/workerd.capnp"
+}
+
+camel() { sed 's/-\(.\)/\U\1/g' <<<"$1"; }
+
+restart_workerd() {
+  stop_workerd
+  free_port "$ASTRA_PORT" "the gateway"
+  free_port "$INVOKE_PORT" "invoke-turn"
+  URL_PROVISION="$(role_url astra_provision)" URL_INVOKE="$(role_url astra_invoke)" URL_QUOTA="$(role_url astra_quota)" \
+    URL_BILLING="$(role_url astra_billing)"
+  export URL_PROVISION URL_INVOKE URL_QUOTA URL_BILLING TOKEN_KEYS SECRETS_KEY
+  write_config
+  printf -- '--- started %s\n' "$(date -u +%FT%TZ)" >>"$DEV/log/workerd.log"
+  # In a session of its own: Ctrl-C in the terminal is for the script that started it, which then stops it in order.
+  (cd "$DEV" && exec setsid "$ASTRA_NPM_HOME/node_modules/workerd/bin/workerd" serve "$DEV/workerd.capnp" >>"$DEV/log/workerd.log" 2>&1 </dev/null 9>&-) &
+  printf '%s\n' "$!" >"$DEV/workerd.pid"
+  wait_for_port "$ASTRA_PORT" "$!" "$DEV/log/workerd.log" workerd
+  wait_for_port "$INVOKE_PORT" "$!" "$DEV/log/workerd.log" workerd
+}
+
+stop_workerd() {
+  local pid
+  pid="$(workerd_pid)"
+  [ -n "$pid" ] || return 0
+  kill -KILL "$pid"
+  gone "$pid" 50 || die "workerd ($pid) does not end"
+  rm -f "$DEV/workerd.pid"
+}

@@ -1,0 +1,381 @@
+//! Web glue of every function: who is calling, strict bodies, problems, request ids, the log line.
+
+use crate::{Host, Trace, trace};
+use astra_kernel::token::TokenError;
+use astra_kernel::{Claims, Code, ConfigError, Permission, Problem, Role, Timestamp, WorkspaceId, permission};
+use astra_store::{Operator, StoreError, Tenant};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{FromRequest, FromRequestParts, MatchedPath, Request};
+use axum::response::{IntoResponse, Response};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::request::Parts;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use serde::de::DeserializeOwned;
+use std::sync::Arc;
+use tower_service::Service as _;
+
+/// The largest body, except where a route says otherwise: 1 MiB.
+pub const BODY_LIMIT: usize = 1 << 20;
+
+/// Names a request in responses and logs.
+pub static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// A handler's refusal. Becomes `application/problem+json` on the way out, where request id and path are known.
+#[derive(Debug)]
+pub struct Failure {
+    problem: Problem,
+    cause: Option<String>,
+}
+
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Self {
+        Self { problem, cause: None }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self { cause: Some(error.to_string()), problem: error.into() }
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        let problem = Problem::new(Code::Unavailable, format!("This deployment is not configured: {error}."));
+        Self { problem, cause: Some(error.to_string()) }
+    }
+}
+
+impl From<crate::CounterUnreachable> for Failure {
+    fn from(error: crate::CounterUnreachable) -> Self {
+        let detail = "The quota counter cannot be reached, so nothing is started. Try again.";
+        Self { problem: Problem::new(Code::Unavailable, detail).with_retry_after(1), cause: Some(error.to_string()) }
+    }
+}
+
+impl Failure {
+    /// A fault of ours, with the cause for the log.
+    pub fn internal(cause: impl Into<String>) -> Self {
+        let problem = Problem::new(Code::Internal, "An internal error. The request id names it in the log.");
+        Self { problem, cause: Some(cause.into()) }
+    }
+
+    /// What the caller will see.
+    pub fn problem(&self) -> &Problem {
+        &self.problem
+    }
+
+    /// What the log will see besides, if anything.
+    pub fn cause(&self) -> Option<&str> {
+        self.cause.as_deref()
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = http::StatusCode::from_u16(self.problem.code.status()).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
+        response.extensions_mut().insert(Arc::new(self));
+        response
+    }
+}
+
+/// What a handler knows of its request: the host, the request's id, and the bearer token's claims once asked for.
+#[derive(Clone)]
+pub struct Call<H> {
+    /// The host.
+    pub host: H,
+    /// The request's id.
+    pub request_id: Arc<str>,
+    /// The log line in the making.
+    pub trace: Trace,
+    /// When the request arrived.
+    pub arrived: Timestamp,
+    authorization: Option<HeaderValue>,
+}
+
+impl<H> std::fmt::Debug for Call<H> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Call").field("request_id", &self.request_id).finish_non_exhaustive()
+    }
+}
+
+impl<S: Sync, H: Host> FromRequestParts<S> for Call<H> {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
+        parts.extensions.get::<Self>().cloned().ok_or_else(|| Failure::internal("no call in the request"))
+    }
+}
+
+/// A caller who may do what they asked, and the data they may do it to.
+#[derive(Debug)]
+pub struct Allowed<'a, H> {
+    /// Who.
+    pub claims: Claims,
+    /// The workspace's data.
+    pub data: Tenant<'a, H>,
+}
+
+impl<H: Host> Call<H> {
+    /// Who is calling.
+    ///
+    /// # Errors
+    /// `401` without a token that verifies.
+    pub fn claims(&self) -> Result<Claims, Failure> {
+        const HOW: &str = "Send a token as \"Authorization: Bearer …\"; POST /workspaces/{id}/tokens issues them.";
+        let header = self.authorization.as_ref().ok_or_else(|| unauthorized(format!("No bearer token. {HOW}")))?;
+        let token = header
+            .to_str()
+            .ok()
+            .and_then(|h| h.split_once(' '))
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+            .ok_or_else(|| unauthorized(format!("The Authorization header holds no bearer token. {HOW}")))?
+            .1;
+        self.host.shared().token_keys()?.verify(token.trim(), self.host.now()).map_err(|error| match error {
+            TokenError::Expired => unauthorized("The token has expired. Get a new one.".into()),
+            TokenError::Invalid(check) => {
+                self.trace.cause(format!("token: {check}"));
+                unauthorized("The token does not verify.".into())
+            }
+        })
+    }
+
+    /// Opens a workspace's data for a caller who has the permission there. The workspace comes from the token and must equal the path's;
+    /// an operator's token may name any.
+    ///
+    /// # Errors
+    /// `401`, or `403`: the same whether the workspace exists or not.
+    pub fn tenant(&self, path_workspace: &str, needs: Permission) -> Result<Allowed<'_, H>, Failure> {
+        let claims = self.claims()?;
+        let role = claims.role().ok_or_else(|| unauthorized("The token does not verify.".into()))?;
+        let workspace = match &claims.ws {
+            Some(ws) if ws.as_str() == path_workspace => ws.clone(),
+            Some(_) => return Err(Problem::new(Code::Forbidden, "The token is not for this workspace.").into()),
+            None => WorkspaceId::try_from(path_workspace.to_owned()).map_err(|_| Problem::not_found("workspace"))?,
+        };
+        if !permission::allows(role, claims.scope.as_deref(), needs) {
+            return Err(Problem::forbidden(needs.as_str()).into());
+        }
+        self.trace.workspace(&workspace);
+        Ok(Allowed { claims, data: Tenant::open(&self.host, workspace) })
+    }
+
+    /// Opens what spans workspaces, for operators.
+    ///
+    /// # Errors
+    /// `401`, or `403` for everyone else.
+    pub fn operator(&self, needs: Permission) -> Result<Operator<'_, H>, Failure> {
+        let claims = self.claims()?;
+        let operator = claims.role() == Some(Role::Operator);
+        if operator && permission::allows(Role::Operator, claims.scope.as_deref(), needs) {
+            Ok(Operator::open(&self.host))
+        } else {
+            Err(Problem::new(Code::Forbidden, "This is the operator's: it needs an operator token.").into())
+        }
+    }
+}
+
+fn unauthorized(detail: String) -> Failure {
+    Problem::new(Code::Unauthorized, detail).into()
+}
+
+/// A JSON body that fits its type exactly: unknown fields are named and refused by types that say `deny_unknown_fields`.
+#[derive(Debug)]
+pub struct StrictJson<T>(pub T);
+
+impl<S: Sync, T: DeserializeOwned> FromRequest<S> for StrictJson<T> {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Failure> {
+        let content_type = request.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        if !content_type.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json") {
+            return Err(Problem::new(Code::UnsupportedMediaType, "This route reads application/json.").into());
+        }
+        let bytes = read_body(request, BODY_LIMIT).await?;
+        parse_json(&bytes).map(Self).map_err(Failure::from)
+    }
+}
+
+/// Reads a body up to a limit in bytes.
+///
+/// # Errors
+/// `413` above the limit, `400` when it breaks off.
+pub async fn read_body(request: Request, limit: usize) -> Result<bytes::Bytes, Failure> {
+    match Limited::new(request.into_body(), limit).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => {
+            Err(Problem::new(Code::PayloadTooLarge, format!("The body is larger than {limit} bytes.")).into())
+        }
+        Err(_) => Err(Problem::new(Code::BadRequest, "The body broke off.").into()),
+    }
+}
+
+/// Parses JSON strictly. A syntax error is a `400`; a field that does not fit is a `422` with its JSON pointer.
+///
+/// # Errors
+/// The problem.
+pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+        let pointer = pointer(error.path());
+        let inner = error.into_inner();
+        if inner.is_data() {
+            // serde's words name fields and types; of values at most the one that did not fit, which is the caller's own.
+            Problem::field(if pointer.is_empty() { "/" } else { &pointer }, without_position(&inner.to_string()))
+        } else {
+            Problem::new(Code::BadRequest, format!("The body is not JSON: line {}, column {}.", inner.line(), inner.column()))
+        }
+    })?;
+    deserializer.end().map_err(|_| Problem::new(Code::BadRequest, "The body has something after its JSON document."))?;
+    Ok(value)
+}
+
+fn pointer(path: &serde_path_to_error::Path) -> String {
+    use serde_path_to_error::Segment;
+    use std::fmt::Write as _;
+    let mut pointer = String::new();
+    for segment in path {
+        match segment {
+            Segment::Map { key } => {
+                pointer.push('/');
+                pointer.push_str(&key.replace('~', "~0").replace('/', "~1"));
+            }
+            Segment::Seq { index } => {
+                let _ = write!(pointer, "/{index}");
+            }
+            Segment::Enum { .. } | Segment::Unknown => {}
+        }
+    }
+    pointer
+}
+
+fn without_position(message: &str) -> String {
+    message.rfind(" at line ").map_or(message, |at| &message[..at]).to_owned()
+}
+
+/// Serves one request: gives it an id, calls the router, turns refusals into problems, logs one line.
+pub async fn serve<H: Host>(function: &'static str, router: &Router, host: H, mut request: Request) -> Response {
+    let arrived = host.now();
+    let request_id: Arc<str> = request_id(request.headers()).unwrap_or_else(|| host.new_id().to_string()).into();
+    let trace = Trace::default();
+    let method = request.method().clone();
+    let instance = request.uri().path().to_owned();
+    let authorization = request.headers().get(AUTHORIZATION).cloned();
+    request.extensions_mut().insert(Call {
+        host: host.clone(),
+        request_id: request_id.clone(),
+        trace: trace.clone(),
+        arrived,
+        authorization,
+    });
+    let mut response = match router.clone().call(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    };
+    let route = response.extensions_mut().remove::<Route>().map_or_else(String::new, |r| r.0);
+    if let Some(failure) = response.extensions_mut().remove::<Arc<Failure>>() {
+        trace.code(failure.problem.code.as_str());
+        if let Some(cause) = &failure.cause {
+            trace.cause(cause.clone());
+        }
+        write_problem(&mut response, &failure.problem, &instance, &request_id);
+    }
+    if let Ok(value) = HeaderValue::from_str(&request_id) {
+        response.headers_mut().insert(X_REQUEST_ID.clone(), value);
+    }
+    host.log(&trace.line(&trace::Line {
+        event: "request",
+        function,
+        request_id: &request_id,
+        method: method.as_str(),
+        route: &route,
+        status: response.status().as_u16(),
+        ms: host.now().0 - arrived.0,
+    }));
+    response
+}
+
+/// The route's pattern, put into the response by [`remember_route`].
+#[derive(Clone)]
+struct Route(String);
+
+/// Middleware: leaves the matched pattern in the response, for the log. The path as sent may hold anything.
+pub async fn remember_route(request: Request, next: axum::middleware::Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().map(|m| Route(m.as_str().to_owned()));
+    let mut response = next.run(request).await;
+    if let Some(route) = route {
+        response.extensions_mut().insert(route);
+    }
+    response
+}
+
+/// Finishes a function's router: `/healthz` for the gateway, 404 and 405 as problems, the pattern for the log. Call it as `finish::<H>(router)`.
+pub fn finish<H: Host>(router: Router) -> Router {
+    router
+        .route("/healthz", axum::routing::get(health::<H>))
+        .layer(axum::middleware::from_fn(remember_route))
+        .fallback(async || Failure::from(Problem::new(Code::NotFound, "No such route. GET /openapi.json lists them.")))
+        .method_not_allowed_fallback(async || Failure::from(Problem::new(Code::MethodNotAllowed, "This route has other methods.")))
+}
+
+/// Whether the function can reach its database and the counter. Says only yes or no: it asks for no token.
+async fn health<H: Host>(call: Call<H>) -> Response {
+    let word = |reached: bool| if reached { "ok" } else { "unreachable" };
+    let database = call.host.query("SELECT 'ok'::text", &[]).await.is_ok();
+    let body = serde_json::json!({ "database": word(database), "configuration": word(call.host.shared().token_keys().is_ok()) });
+    let status = if database { http::StatusCode::OK } else { http::StatusCode::SERVICE_UNAVAILABLE };
+    (status, axum::Json(body)).into_response()
+}
+
+/// Writes a problem into a response.
+pub fn write_problem(response: &mut Response, problem: &Problem, instance: &str, request_id: &str) {
+    let body = serde_json::to_vec(&problem.document(instance, request_id)).unwrap_or_default();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    if let Some(seconds) = problem.retry_after {
+        headers.insert(RETRY_AFTER, seconds.into());
+    }
+    if problem.code == Code::Unauthorized {
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    *response.body_mut() = body.into();
+}
+
+/// The caller's request id, when it is 1 to 128 visible ASCII characters.
+pub fn request_id(headers: &http::HeaderMap) -> Option<String> {
+    let id = headers.get(&X_REQUEST_ID)?.to_str().ok()?;
+    ((1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic())).then(|| id.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(rename_all = "camelCase", deny_unknown_fields)]
+    struct Outer {
+        #[expect(dead_code, reason = "only parsed")]
+        inner_part: Vec<Inner>,
+    }
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Inner {
+        #[expect(dead_code, reason = "only parsed")]
+        a: u8,
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named() {
+        let problem = parse_json::<Outer>(br#"{"innerPart":[{"a":1},{"a":1,"b":2}]}"#).unwrap_err();
+        assert_eq!(problem.code, Code::Unprocessable);
+        assert_eq!(problem.errors[0].pointer, "/innerPart/1/b");
+        let problem = parse_json::<Outer>(br#"{"innerPart":[{"a":"x"}]}"#).unwrap_err();
+        assert_eq!(problem.errors[0].pointer, "/innerPart/0/a");
+        assert!(!problem.detail.contains("line"), "{}", problem.detail);
+        assert_eq!(parse_json::<Outer>(b"{").unwrap_err().code, Code::BadRequest);
+        assert_eq!(parse_json::<Outer>(b"{\"innerPart\":[]} x").unwrap_err().code, Code::BadRequest);
+    }
+}

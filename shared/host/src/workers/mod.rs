@@ -1,0 +1,170 @@
+//! Cloudflare Workers. A request's host is its `Env` and `Context`; both are JavaScript values, so they are wrapped here and nowhere else.
+
+use crate::{CounterUnreachable, Host, Shared};
+use astra_kernel::{Settings, Timestamp, WorkspaceId};
+use astra_quota::words::{self, Answer, Ask};
+use astra_store::StoreError;
+use axum::Router;
+use send_wrapper::SendWrapper;
+use std::future::Future;
+use std::rc::Rc;
+use std::sync::{Arc, OnceLock};
+use worker::wasm_bindgen::JsValue;
+
+#[cfg(feature = "database")]
+pub mod database;
+#[cfg(feature = "http-client")]
+mod event_stream;
+#[cfg(feature = "http-client")]
+mod http_client;
+mod response;
+
+/// Configuration from a Worker's bindings: variables and secrets have the same names as elsewhere.
+struct EnvSettings(SendWrapper<worker::Env>);
+
+impl Settings for EnvSettings {
+    fn get(&self, name: &str) -> Option<String> {
+        self.0.var(name).ok().map(|v| v.to_string()).filter(|v| !v.is_empty())
+    }
+}
+
+/// Configuration, parsed once per isolate: the bindings of a version do not change.
+pub fn shared(env: &worker::Env) -> &'static Shared {
+    static SHARED: OnceLock<Shared> = OnceLock::new();
+    SHARED.get_or_init(|| Shared::new(Box::new(EnvSettings(SendWrapper::new(env.clone())))))
+}
+
+/// The host of one request.
+#[derive(Clone)]
+pub struct WorkersHost(Arc<Inner>);
+
+struct Inner {
+    env: SendWrapper<worker::Env>,
+    context: SendWrapper<Rc<worker::Context>>,
+    shared: &'static Shared,
+    #[cfg(feature = "database")]
+    connection: database::RequestConnection,
+}
+
+impl std::fmt::Debug for WorkersHost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("WorkersHost")
+    }
+}
+
+/// Milliseconds since 1970. On Workers the clock stands still between I/O, so phases are as exact as the runtime lets them be.
+pub fn now() -> Timestamp {
+    #[expect(clippy::cast_possible_truncation, reason = "milliseconds since 1970 are far below 2^53")]
+    Timestamp(js_sys::Date::now() as i64)
+}
+
+/// Fills a buffer from the runtime's cryptographic randomness.
+///
+/// # Panics
+/// When the runtime has none, which it always has.
+#[expect(clippy::expect_used, reason = "without randomness nothing here may go on")]
+pub fn fill_random(buffer: &mut [u8]) {
+    getrandom::fill(buffer).expect("the runtime's randomness");
+}
+
+impl WorkersHost {
+    fn new(env: worker::Env, context: worker::Context) -> Self {
+        let shared = shared(&env);
+        Self(Arc::new(Inner {
+            env: SendWrapper::new(env),
+            context: SendWrapper::new(Rc::new(context)),
+            shared,
+            #[cfg(feature = "database")]
+            connection: database::RequestConnection::default(),
+        }))
+    }
+
+    async fn ask_object(&self, workspace: &WorkspaceId, ask: &Ask) -> worker::Result<Answer> {
+        let namespace = self.0.env.durable_object(words::BINDING)?;
+        let body = serde_json::to_string(&words::Envelope { workspace, ask })?;
+        let mut init = worker::RequestInit::new();
+        init.with_method(worker::Method::Post).with_body(Some(JsValue::from_str(&body)));
+        let request = worker::Request::new_with_init("https://quota/ask", &init)?;
+        let stub = namespace.get_by_name(&words::object_name(workspace))?;
+        let mut response = stub.fetch_with_request(request).await?;
+        if response.status_code() != 200 {
+            return Err(worker::Error::RustError(format!("the object answered {}", response.status_code())));
+        }
+        Ok(serde_json::from_str(&response.text().await?)?)
+    }
+}
+
+impl Host for WorkersHost {
+    fn now(&self) -> Timestamp {
+        now()
+    }
+
+    fn fill_random(&self, buffer: &mut [u8]) {
+        fill_random(buffer);
+    }
+
+    fn shared(&self) -> &Shared {
+        self.0.shared
+    }
+
+    fn ask(&self, workspace: &WorkspaceId, ask: &Ask) -> impl Future<Output = Result<Answer, CounterUnreachable>> + Send {
+        SendWrapper::new(async move {
+            self.ask_object(workspace, ask).await.map_err(|error| {
+                worker::console_error!("{}", serde_json::json!({ "event": "counter", "error": error.to_string() }));
+                CounterUnreachable
+            })
+        })
+    }
+
+    fn background(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.0.context.wait_until(work);
+    }
+
+    fn log(&self, line: &str) {
+        worker::console_log!("{line}");
+    }
+}
+
+#[cfg(feature = "database")]
+impl astra_store::Database for WorkersHost {
+    fn query(&self, statement: &'static str, params: &[&str]) -> impl Future<Output = Result<String, StoreError>> + Send {
+        SendWrapper::new(async move {
+            let client = self.0.connection.open(self.0.shared, |work| self.0.context.wait_until(work)).await?;
+            database::run(&client, statement, params).await
+        })
+    }
+}
+
+#[cfg(not(feature = "database"))]
+impl astra_store::Database for WorkersHost {
+    async fn query(&self, _: &'static str, _: &[&str]) -> Result<String, StoreError> {
+        Err(StoreError::Unreachable)
+    }
+}
+
+#[cfg(feature = "http-client")]
+impl crate::stream::TurnHost for WorkersHost {
+    type Sink = event_stream::Sink;
+
+    fn stream(&self) -> (Self::Sink, axum::response::Response) {
+        event_stream::open()
+    }
+}
+
+/// A function's fetch entry: one router per isolate, one host per request.
+///
+/// # Errors
+/// When the request or the response cannot be turned into the runtime's.
+pub async fn fetch(
+    function: &'static str,
+    router: &'static OnceLock<Router>,
+    build: fn() -> Router,
+    request: web_sys::Request,
+    env: worker::Env,
+    context: worker::Context,
+) -> worker::Result<web_sys::Response> {
+    let request = worker::request_from_wasm(request)?.map(axum::body::Body::new);
+    let host = WorkersHost::new(env, context);
+    let response = crate::serve(function, router.get_or_init(build), host, request).await;
+    response::to_runtime(response).await
+}

@@ -1,0 +1,275 @@
+//! What is said to a workspace's counter and what it answers: binding, object name, asks and answers, in one place for both sides.
+
+use crate::view::QuotaView;
+use astra_kernel::{AgentId, NanoUsd, Price, SessionId, Timestamp, TurnId, Usage, WorkspaceId};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+/// The Durable Object namespace's binding name.
+pub const BINDING: &str = "QUOTA";
+
+/// The object of a workspace. Workspace ids are safe as they are.
+pub fn object_name(workspace: &WorkspaceId) -> String {
+    workspace.to_string()
+}
+
+/// One message to the counter of one workspace.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Envelope<W, A> {
+    /// Whose counter.
+    pub workspace: W,
+    /// What is asked.
+    pub ask: A,
+}
+
+/// What can be asked. Every ask may be sent again.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Ask {
+    /// Read a turn's context and hold its budget.
+    Begin(Box<Begin>),
+    /// A turn is alive and has produced so much; grow its hold if asked to.
+    Extend(Extend),
+    /// Save a turn that has ended and settle its hold.
+    Finish(Box<Record>),
+    /// Ask a running turn to stop.
+    Stop(Stop),
+    /// Show the limits and what is used of them.
+    Status,
+    /// Forget everything: the workspace is deleted.
+    Forget,
+}
+
+/// A turn that wants to begin. Beside `lease_millis` the fields are those of the SQL function `turn_begin`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Begin {
+    /// The turn.
+    pub turn_id: TurnId,
+    /// The conversation to go on with.
+    pub session_id: Option<SessionId>,
+    /// The id of the conversation that begins when `session_id` is none.
+    pub new_session_id: SessionId,
+    /// The agent that is asked.
+    pub agent_id: AgentId,
+    /// Who asks: the token's subject.
+    pub subject: String,
+    /// The user's words.
+    pub message: String,
+    /// The caller's key, if any.
+    pub idempotency_key: Option<String>,
+    /// A hash of what the caller sent.
+    pub request_hash: String,
+    /// The caller's own data about the turn.
+    pub metadata: Option<Box<RawValue>>,
+    /// Providers for which the deployment has a key.
+    pub host_providers: Vec<String>,
+    /// The model for agents whose provider has no key.
+    pub default_model: Option<ModelRef>,
+    /// The message's embedding in pgvector's text form, for the memories.
+    pub embedding: Option<String>,
+    /// How many memories at most.
+    pub top_k: u32,
+    /// How many messages of the conversation at most.
+    pub history_limit: u32,
+    /// How long a hold lives without a sign of life, in milliseconds.
+    pub lease_millis: i64,
+}
+
+/// A model by provider and id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ModelRef {
+    /// The provider.
+    pub provider: String,
+    /// The model's id at the provider.
+    pub model_id: String,
+}
+
+/// A sign of life.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Extend {
+    /// The turn.
+    pub turn_id: TurnId,
+    /// Counts up with each extension of the turn: an older one that arrives late changes nothing.
+    pub sequence: u32,
+    /// What was used so far, as far as it can be known. Charged if the turn dies.
+    pub progress: Usage,
+    /// How much input the hold must cover, if that is more than it does.
+    pub input_bound: u64,
+}
+
+/// A request to stop.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Stop {
+    /// The turn.
+    pub turn_id: TurnId,
+    /// Only if it is this member's turn; none for who may stop everybody's.
+    pub subject: Option<String>,
+}
+
+/// How a turn ended, as the database says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TurnStatus {
+    /// The model ended it, or a limit did.
+    Completed,
+    /// The model failed.
+    Failed,
+    /// It was stopped by name.
+    Stopped,
+    /// Nothing was heard of it any more; the counter ended it.
+    Expired,
+}
+
+/// A turn that has ended: the argument of the SQL function `turn_finish`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    /// The turn.
+    pub turn_id: TurnId,
+    /// Its conversation.
+    pub session_id: SessionId,
+    /// Whether the conversation began with it.
+    pub new_session: bool,
+    /// The agent.
+    pub agent_id: AgentId,
+    /// Who asked.
+    pub subject: String,
+    /// How it ended.
+    pub status: TurnStatus,
+    /// Why the answer ended, if there is one.
+    pub finish_reason: Option<String>,
+    /// The user's words.
+    pub message: String,
+    /// The answer's text, if any was delivered.
+    pub content: Option<String>,
+    /// The model's provider.
+    pub provider: String,
+    /// The model.
+    pub model: String,
+    /// Which version of its price.
+    pub price_version: i32,
+    /// What was used.
+    pub usage: Usage,
+    /// What it costs.
+    pub cost_nano_usd: NanoUsd,
+    /// The caller's key, if any.
+    pub idempotency_key: Option<String>,
+    /// A hash of what the caller sent.
+    pub request_hash: String,
+    /// The problem's code, if it failed.
+    pub error_code: Option<String>,
+    /// The JSON answer without its text, for who asks again. The counter adds `quota`.
+    pub answer: Option<serde_json::Map<String, serde_json::Value>>,
+    /// The caller's own data about the turn.
+    pub metadata: Option<Box<RawValue>>,
+    /// When it began: the counter's clock, which decides its month.
+    pub started_at: Timestamp,
+    /// When it ended.
+    pub ended_at: Timestamp,
+}
+
+/// What the counter answers.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Answer {
+    /// The turn may run.
+    Begun(Box<Begun>),
+    /// A limit is reached. Nothing is held.
+    Refused(Refusal),
+    /// The database says why the turn may not run (or has run already): `turn_begin`'s document, whose `outcome` is not `ok`.
+    Denied(Box<RawValue>),
+    /// A turn with the same idempotency key and body is running.
+    Running(TurnId),
+    /// The idempotency key is a running turn's with another body.
+    KeyReused,
+    /// The sign of life was taken.
+    Extended(Extended),
+    /// The turn is saved, or will be: either way it is not lost.
+    Finished(Finished),
+    /// The running turn was told to stop.
+    Stopping,
+    /// No such turn is running.
+    NotRunning,
+    /// The limits and what is used of them; none for an unknown workspace.
+    Status(Option<QuotaView>),
+    /// Everything is forgotten.
+    Forgotten,
+    /// The database cannot be reached; nothing was done.
+    Unavailable,
+    /// The database refused the statement: a fault of ours. The SQLSTATE.
+    Fault(String),
+}
+
+/// A turn that may run.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Begun {
+    /// `turn_begin`'s document: all that the turn needs.
+    pub context: Box<RawValue>,
+    /// When the turn began, by the counter's clock.
+    pub started_at: Timestamp,
+    /// How many prompt tokens are held.
+    pub input_bound: u64,
+    /// How many output tokens are held: what the model is told to stop at.
+    pub max_output: u64,
+    /// Which limit ends the answer there: the model's own length limit, or a budget.
+    pub bounded_by_budget: bool,
+}
+
+/// The answer to a sign of life.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Extended {
+    /// The turn is asked to stop.
+    pub stop: bool,
+    /// The hold covers the input that was asked for.
+    pub covered: bool,
+    /// How many output tokens are held now: growing for input may have taken some.
+    pub max_output: u64,
+}
+
+/// The answer to a turn's end.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Finished {
+    /// False while the database is away: the record is kept durably and delivered later.
+    pub saved: bool,
+    /// What is used and left.
+    pub quota: QuotaView,
+}
+
+/// A limit that is reached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Refusal {
+    /// Which limit, by its name in the API.
+    pub limit: String,
+    /// `workspace` or `agent`.
+    pub scope: String,
+    /// The limit: nano-dollars, tokens, turns or agents.
+    pub max: i64,
+    /// Used of it.
+    pub used: i64,
+    /// Held by running turns.
+    pub held: i64,
+    /// What this turn needs at least.
+    pub needs: i64,
+    /// When it starts anew, if it does.
+    pub resets_at: Option<Timestamp>,
+    /// Seconds after which trying again may help.
+    pub retry_after: Option<i64>,
+}
+
+/// What the counter keeps of a running turn, to end it if it dies: the record as it would be with nothing produced, and its price.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Draft {
+    /// The record so far.
+    pub record: Record,
+    /// The price that its hold was made with.
+    pub price: Price,
+}

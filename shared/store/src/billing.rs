@@ -1,0 +1,193 @@
+//! What was used, what it cost, and the price book.
+
+use crate::{Database, Operator, Page, StoreError, Tenant, operator_statement, tenant_statement};
+use astra_kernel::{Month, NanoUsd, Timestamp, WorkspaceId};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+/// One workspace's line of the month, as the guide's SQL gives it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CostRow {
+    /// The workspace.
+    pub workspace_id: WorkspaceId,
+    /// For people.
+    pub display_name: String,
+    /// What it cost.
+    pub total_cost_nano_usd: NanoUsd,
+    /// Input and output tokens.
+    pub total_tokens: i64,
+    /// Distinct sessions.
+    pub sessions: i64,
+}
+
+/// A workspace's month. The amounts are in nano-dollars, from the same rows as the guide's SQL.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MonthUsage {
+    /// The workspace.
+    pub workspace_id: WorkspaceId,
+    /// The month.
+    pub month: Month,
+    /// Input and output tokens.
+    pub total_tokens: i64,
+    /// Input tokens, the cached included.
+    pub input_tokens: i64,
+    /// Those of them that the provider had cached.
+    pub cached_input_tokens: i64,
+    /// Output tokens, the reasoning included.
+    pub output_tokens: i64,
+    /// Those of them that were not shown.
+    pub reasoning_tokens: i64,
+    /// Distinct sessions.
+    pub sessions: i64,
+    /// Turns.
+    pub turns: i64,
+    /// What it cost.
+    pub total_cost_nano_usd: NanoUsd,
+    /// By agent, dearest first.
+    pub by_agent: Vec<AgentUsage>,
+    /// By model, dearest first.
+    pub by_model: Vec<ModelUsage>,
+}
+
+/// One agent's part of a month.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentUsage {
+    /// The agent's id.
+    pub agent_id: String,
+    /// Turns.
+    pub turns: i64,
+    /// Distinct sessions.
+    pub sessions: i64,
+    /// Input and output tokens.
+    pub total_tokens: i64,
+    /// Input tokens.
+    pub input_tokens: i64,
+    /// Output tokens.
+    pub output_tokens: i64,
+    /// What they cost.
+    pub total_cost_nano_usd: NanoUsd,
+}
+
+/// One model's part of a month.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ModelUsage {
+    /// The provider.
+    pub provider: String,
+    /// The model's id.
+    pub model: String,
+    /// Turns.
+    pub turns: i64,
+    /// Input and output tokens.
+    pub total_tokens: i64,
+    /// Input tokens.
+    pub input_tokens: i64,
+    /// Output tokens.
+    pub output_tokens: i64,
+    /// What they cost.
+    pub total_cost_nano_usd: NanoUsd,
+}
+
+/// A price from a moment on, nano-dollars per million tokens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NewPrice {
+    /// The provider.
+    pub provider: String,
+    /// The model's id. One that ends in `*` is a prefix: the exact name wins over it, a longer prefix over a shorter one.
+    pub model: String,
+    /// Per million input tokens.
+    pub input_nano_per_mtok: NanoUsd,
+    /// Per million input tokens from the provider's cache.
+    pub cached_input_nano_per_mtok: NanoUsd,
+    /// Per million output tokens.
+    pub output_nano_per_mtok: NanoUsd,
+    /// The model bills tokens that it does not stream.
+    pub holds_maximum: bool,
+    /// From when it is used.
+    pub valid_from: Timestamp,
+}
+
+/// A row of the price book.
+#[derive(Debug, Clone, Deserialize)]
+pub struct PriceRow {
+    /// Counts up with each change.
+    pub version: i32,
+    /// The price.
+    #[serde(flatten)]
+    pub price: NewPrice,
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+enum UsageAnswer {
+    Ok(MonthUsage),
+    NotFound,
+}
+
+impl<D: Database> Tenant<'_, D> {
+    /// The month's usage; `None` when the workspace does not exist.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn usage(&self, month: Month) -> Result<Option<MonthUsage>, StoreError> {
+        self.call(tenant_statement!("usage"), &json!({ "month": month })).await.map(|answer| match answer {
+            UsageAnswer::Ok(usage) => Some(usage),
+            UsageAnswer::NotFound => None,
+        })
+    }
+}
+
+impl<D: Database> Operator<'_, D> {
+    /// Every workspace's month, dearest first. `after` is the `next` of a page: nothing else may be passed on from a request
+    /// ([`is_costs_cursor`]).
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn costs(&self, month: Month, after: Option<&str>, limit: u32) -> Result<Page<CostRow>, StoreError> {
+        self.call(operator_statement!("op_costs"), &json!({ "month": month, "after": after, "limit": limit })).await
+    }
+
+    /// The price book: every version of every row, a model's newest first. All on one page.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn list_prices(&self) -> Result<Page<PriceRow>, StoreError> {
+        self.call(operator_statement!("op_prices_list"), &json!({})).await
+    }
+
+    /// Sets a price from a moment on; the same as the newest again keeps its version. Returns the version.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn put_price(&self, price: &NewPrice) -> Result<i32, StoreError> {
+        #[derive(Deserialize)]
+        struct Answer {
+            version: i32,
+        }
+        self.call(operator_statement!("op_price_put"), price).await.map(|Answer { version }| version)
+    }
+}
+
+/// Whether a text has the form of a cursor of [`Operator::costs`]: nano-dollars, a colon, a workspace.
+pub fn is_costs_cursor(text: &str) -> bool {
+    text.split_once(':').is_some_and(|(nano, id)| {
+        (1..=18).contains(&nano.len()) && nano.bytes().all(|b| b.is_ascii_digit()) && WorkspaceId::try_from(id.to_owned()).is_ok()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cursors_are_told_from_other_texts() {
+        assert!(is_costs_cursor("0:a") && is_costs_cursor("999999999999999999:customer-acme"));
+        for text in ["", ":", "1:", ":a", "1:A", "-1:a", "1.5:a", "1000000000000000000:a", "1:a\0", "a:1", "1:a:b"] {
+            assert!(!is_costs_cursor(text), "{text}");
+        }
+    }
+}

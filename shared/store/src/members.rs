@@ -1,0 +1,64 @@
+//! Members of a workspace and their roles.
+
+use crate::{Database, Listed, Page, StoreError, Tenant, tenant_statement};
+use astra_kernel::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+/// A member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Member {
+    /// The user's id, as in the tokens' `sub`.
+    pub user_id: String,
+    /// Their role.
+    pub role: String,
+    /// Since when.
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Timestamp,
+}
+
+/// What a change of members did.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum MemberOutcome {
+    /// Done; after a change the member as they are now.
+    Ok {
+        /// The member.
+        member: Option<Member>,
+    },
+    /// No such member (or workspace).
+    NotFound,
+    /// Refused: a workspace keeps at least one owner.
+    LastOwner,
+    /// Refused: who is an owner is for owners to say.
+    OwnersOnly,
+}
+
+impl<D: Database> Tenant<'_, D> {
+    /// Adds a member or changes a role. `by_owner`: whether the caller may change who is an owner.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn put_member(&self, user_id: &str, role: &str, by_owner: bool, now: Timestamp) -> Result<MemberOutcome, StoreError> {
+        let arg = json!({ "userId": user_id, "role": role, "byOwner": by_owner, "now": now });
+        self.call(tenant_statement!("member_put"), &arg).await
+    }
+
+    /// The members, by user id; `None` when the workspace does not exist.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn list_members(&self, after: Option<&str>, limit: u32) -> Result<Option<Page<Member>>, StoreError> {
+        let arg = json!({ "after": after, "limit": limit });
+        self.call(tenant_statement!("members_list"), &arg).await.map(Listed::found)
+    }
+
+    /// Removes a member. `by_owner` as in [`Tenant::put_member`].
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn delete_member(&self, user_id: &str, by_owner: bool) -> Result<MemberOutcome, StoreError> {
+        self.call(tenant_statement!("member_delete"), &json!({ "userId": user_id, "byOwner": by_owner })).await
+    }
+}

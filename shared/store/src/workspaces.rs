@@ -1,0 +1,139 @@
+//! Workspaces: the tenants themselves.
+
+use crate::{Database, Operator, Page, StoreError, Tenant, operator_statement, tenant_statement};
+use astra_kernel::{Limits, Timestamp, WorkspaceId};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+/// A workspace as stored.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Workspace {
+    /// Its id.
+    pub id: WorkspaceId,
+    /// For people.
+    pub display_name: String,
+    /// The plan, which names its agent template.
+    pub plan: String,
+    /// The user who owns it.
+    pub owner_id: String,
+    /// Its limits.
+    #[serde(default)]
+    pub limits: Limits,
+    /// `active`, `provisioning` or `deleting`.
+    pub status: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was last changed.
+    pub updated_at: Timestamp,
+}
+
+/// A workspace to make.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NewWorkspace<'a> {
+    /// For people.
+    pub display_name: &'a str,
+    /// The plan.
+    pub plan: &'a str,
+    /// The user who owns it.
+    pub owner_id: &'a str,
+    /// Its limits.
+    pub limits: Limits,
+    /// The request's canonical form: the same again is the same workspace.
+    pub body: &'a str,
+    /// The host's clock.
+    pub now: Timestamp,
+}
+
+/// What creating did.
+#[derive(Debug, Clone)]
+pub enum Created {
+    /// It is new.
+    New(Workspace),
+    /// It was there, made by the same request.
+    Same(Workspace),
+    /// It was there, made by another request.
+    Conflict,
+}
+
+/// What a patch changes. Absent fields stay.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkspacePatch {
+    /// For people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub display_name: Option<String>,
+    /// The plan.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plan: Option<String>,
+    /// Limits to merge: a null removes one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limits: Option<serde_json::Map<String, serde_json::Value>>,
+}
+
+#[derive(Deserialize)]
+struct Found<T> {
+    outcome: String,
+    workspace: Option<T>,
+}
+
+impl<D: Database> Tenant<'_, D> {
+    /// Makes the workspace with all that belongs to it: memory schema, owner as member, quota row. One transaction.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn create_workspace(&self, new: &NewWorkspace<'_>) -> Result<Created, StoreError> {
+        const STATEMENT: &str = tenant_statement!("workspace_create");
+        let found: Found<Workspace> = self.call(STATEMENT, new).await?;
+        match (found.outcome.as_str(), found.workspace) {
+            ("created", Some(workspace)) => Ok(Created::New(workspace)),
+            ("same", Some(workspace)) => Ok(Created::Same(workspace)),
+            ("conflict", _) => Ok(Created::Conflict),
+            _ => Err(StoreError::Shape(STATEMENT)),
+        }
+    }
+
+    /// The workspace, if it exists.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn get_workspace(&self) -> Result<Option<Workspace>, StoreError> {
+        let found: Found<Workspace> = self.call(tenant_statement!("workspace_get"), &json!({})).await?;
+        Ok(found.workspace)
+    }
+
+    /// Changes it; `None` when it does not exist.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn patch_workspace(&self, patch: &WorkspacePatch, now: Timestamp) -> Result<Option<Workspace>, StoreError> {
+        #[derive(Serialize)]
+        struct Arg<'a> {
+            #[serde(flatten)]
+            patch: &'a WorkspacePatch,
+            now: Timestamp,
+        }
+        let found: Found<Workspace> = self.call(tenant_statement!("workspace_patch"), &Arg { patch, now }).await?;
+        Ok(found.workspace)
+    }
+
+    /// Deletes it with everything it owns; its ledger entries stay, as the bill's record. False when it does not exist.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn delete_workspace(&self) -> Result<bool, StoreError> {
+        let found: Found<serde_json::Value> = self.call(tenant_statement!("workspace_delete"), &json!({})).await?;
+        Ok(found.outcome != "not_found")
+    }
+}
+
+impl<D: Database> Operator<'_, D> {
+    /// Every workspace, by id.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn list_workspaces(&self, after: Option<&str>, limit: u32) -> Result<Page<Workspace>, StoreError> {
+        self.call(operator_statement!("op_workspaces_list"), &json!({ "after": after, "limit": limit })).await
+    }
+}

@@ -1,0 +1,74 @@
+//! A turn's answer on the wire, and as it is stored for who asks again with the same key.
+
+use astra_kernel::money::usd_number;
+use astra_kernel::{AgentId, NanoUsd, SessionId, TurnId, Usage};
+use astra_quota::QuotaView;
+use serde::{Deserialize, Serialize};
+
+/// What `POST /workspaces/{id}/turns` answers; the event `turn.completed` carries it without its text.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TurnAnswer {
+    /// The turn.
+    #[schema(value_type = String, format = "uuid")]
+    pub turn_id: TurnId,
+    /// Its conversation.
+    #[schema(value_type = String, format = "uuid")]
+    pub session_id: SessionId,
+    /// The agent.
+    #[schema(value_type = String)]
+    pub agent_id: AgentId,
+    /// The answer's text; absent in `turn.completed`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
+    /// Why it ended: `stop`, `length`, `quota`, `tool_limit`, `stopped` or `error`.
+    pub finish_reason: String,
+    /// What was used.
+    pub usage: Usage,
+    /// What it cost, exact.
+    #[schema(value_type = i64)]
+    pub cost_nano_usd: NanoUsd,
+    /// What it cost in dollars, for people.
+    #[serde(serialize_with = "usd_number")]
+    #[schema(value_type = f64)]
+    pub cost_usd: NanoUsd,
+    /// What is used and left.
+    pub quota: QuotaView,
+    /// What the answer refers to.
+    #[schema(value_type = Vec<Object>)]
+    pub citations: Vec<serde_json::Value>,
+}
+
+/// The same as it is stored, without what follows from the rest.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StoredAnswer {
+    /// The turn.
+    pub turn_id: TurnId,
+    /// Its conversation.
+    pub session_id: SessionId,
+    /// The agent.
+    pub agent_id: AgentId,
+    /// The answer's text: stored as a message, joined in when it is read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
+    /// Why it ended.
+    pub finish_reason: String,
+    /// What was used.
+    pub usage: Usage,
+    /// What it cost.
+    pub cost_nano_usd: NanoUsd,
+    /// What was used and left when it ended: added by the counter.
+    #[serde(default)]
+    pub quota: QuotaView,
+    /// What the answer refers to.
+    #[serde(default)]
+    pub citations: Vec<serde_json::Value>,
+}
+
+impl From<StoredAnswer> for TurnAnswer {
+    fn from(stored: StoredAnswer) -> Self {
+        let StoredAnswer { turn_id, session_id, agent_id, content, finish_reason, usage, cost_nano_usd, quota, citations } = stored;
+        Self { turn_id, session_id, agent_id, content, finish_reason, usage, cost_nano_usd, cost_usd: cost_nano_usd, quota, citations }
+    }
+}

@@ -1,0 +1,243 @@
+//! Steps 2 to 4: the hold and the context in one call, the prompt.
+
+use crate::answer::{StoredAnswer, TurnAnswer};
+use crate::context::{Context, Denial, Secret};
+use crate::finish::{self, End};
+use crate::{Running, TurnSettings, prompt};
+use astra_host::stream::TurnHost;
+use astra_host::{Call, Failure};
+use astra_kernel::{AgentId, Code, Problem, SealError, Sealed, SessionId, TurnId, WorkspaceId};
+use astra_models::{Endpoint, Provider, embed, prompt_upper_bound};
+use astra_quota::words::{Answer, Ask, Begin, Begun as Held, Extend, Refusal};
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use secrecy::SecretString;
+use serde_json::value::RawValue;
+
+/// Memories that a turn asks for.
+const TOP_K: u32 = 5;
+
+/// Messages of the conversation that a turn asks for.
+const HISTORY: u32 = 40;
+
+/// How often, in milliseconds, and how often at most, to ask again while a turn with the same key runs.
+const RUNNING_WAIT: u32 = 250;
+
+/// What the caller wants.
+#[derive(Debug)]
+pub struct TurnAsk {
+    /// The agent.
+    pub agent_id: AgentId,
+    /// The user's words.
+    pub message: String,
+    /// The conversation to go on with.
+    pub session_id: Option<SessionId>,
+    /// The caller's own data.
+    pub metadata: Option<Box<RawValue>>,
+    /// The caller's key.
+    pub idempotency_key: Option<String>,
+    /// A hash of the body.
+    pub request_hash: String,
+    /// Who asks.
+    pub subject: String,
+}
+
+/// A turn has begun, or has been before.
+#[derive(Debug)]
+pub enum Begun {
+    /// Now [`crate::run`] must run it.
+    Running(Box<Running>),
+    /// The same key and body: the answer that was given.
+    Replay(TurnAnswer),
+}
+
+/// Begins a turn.
+///
+/// # Errors
+/// What the caller is told when it may not begin. Nothing is held then, and the user's message is saved where the turn had begun.
+pub async fn begin<H: TurnHost>(call: &Call<H>, workspace: &WorkspaceId, ask: TurnAsk) -> Result<Begun, Failure> {
+    let host = &call.host;
+    let settings = TurnSettings::read(host.shared())?;
+    let started = host.now();
+    let turn_id = TurnId(host.new_id());
+    let embedding = embed::to_pgvector(&embed::local_embedding(&ask.message));
+    let words = Ask::Begin(Box::new(Begin {
+        turn_id,
+        session_id: ask.session_id,
+        new_session_id: SessionId(host.new_id()),
+        agent_id: ask.agent_id.clone(),
+        subject: ask.subject.clone(),
+        message: ask.message.clone(),
+        idempotency_key: ask.idempotency_key.clone(),
+        request_hash: ask.request_hash.clone(),
+        metadata: ask.metadata.clone(),
+        host_providers: settings.host_providers.clone(),
+        default_model: settings.default_model.clone(),
+        embedding: Some(embedding),
+        top_k: TOP_K,
+        history_limit: HISTORY,
+        lease_millis: settings.lease_millis,
+    }));
+    let held = loop {
+        match host.ask(workspace, &words).await? {
+            Answer::Begun(held) => break held,
+            Answer::Denied(denial) => return denied(denial.get()),
+            Answer::Refused(refusal) => return Err(refused(&refusal).into()),
+            Answer::Running(_) if host.now().0 - started.0 < settings.deadline_millis => host.sleep(RUNNING_WAIT).await,
+            Answer::Running(_) => {
+                let detail = "A turn with this Idempotency-Key is still running. Ask again with the same key.";
+                return Err(Problem::new(Code::Unavailable, detail).with_retry_after(1).into());
+            }
+            Answer::KeyReused => return Err(key_reused().into()),
+            Answer::Unavailable => return Err(unavailable().into()),
+            Answer::Fault(state) => return Err(Failure::internal(format!("turn_begin: {state}"))),
+            _ => return Err(Failure::internal("the counter answered something else")),
+        }
+    };
+    call.trace.phase("begin", host.now().0 - started.0);
+    prepare(call, workspace, ask, turn_id, *held, &settings).await
+}
+
+/// From here on the turn exists: whatever fails is saved as its end.
+async fn prepare<H: TurnHost>(
+    call: &Call<H>,
+    workspace: &WorkspaceId,
+    ask: TurnAsk,
+    turn_id: TurnId,
+    held: Held,
+    settings: &TurnSettings,
+) -> Result<Begun, Failure> {
+    let host = &call.host;
+    let context: Context = serde_json::from_str(held.context.get()).map_err(|e| Failure::internal(format!("turn_begin's document: {e}")))?;
+    let mut prompt = prompt::build(&context, &ask.subject, &ask.message, held.max_output);
+    let mut covered = true;
+    if let Ok(prompt) = &mut prompt
+        && !prompt::trim(prompt, held.input_bound)
+    {
+        (covered, prompt.max_output_tokens) = grow(host, workspace, turn_id, prompt_upper_bound(prompt)).await?;
+    }
+    let endpoint = endpoint(host, workspace, &context);
+    let deadline = held.started_at.plus_millis(settings.deadline_millis);
+    let Held { context: _, started_at, input_bound, max_output: _, bounded_by_budget } = held;
+    let record = finish::Opening::new(workspace.clone(), turn_id, ask, &context, started_at);
+    match (prompt, endpoint) {
+        (Ok(prompt), Ok(endpoint)) if covered => Ok(Begun::Running(Box::new(Running {
+            input_bound: input_bound.max(prompt_upper_bound(&prompt)),
+            opening: record,
+            prompt,
+            endpoint,
+            bounded_by_budget,
+            deadline,
+            request_id: call.request_id.clone(),
+        }))),
+        (Err(problem), _) | (_, Err(problem)) => {
+            finish::finish(host, record, End::failed(problem.code)).await?;
+            Err(problem.into())
+        }
+        _ => {
+            let detail = "The agent's prompt is larger than what is left of its limits (maxTokensPerTurn or a monthly budget).";
+            let problem = Problem { limit: Some("maxTokensPerTurn".into()), ..Problem::new(Code::QuotaExceeded, detail) };
+            finish::finish(host, record, End::failed(problem.code)).await?;
+            Err(problem.into())
+        }
+    }
+}
+
+/// A prompt that rendered larger than its bound: the hold grows first, or the turn does not run.
+async fn grow<H: TurnHost>(host: &H, workspace: &WorkspaceId, turn_id: TurnId, input_bound: u64) -> Result<(bool, u64), Failure> {
+    let extend = Extend { turn_id, sequence: 0, progress: astra_kernel::Usage::NONE, input_bound };
+    match host.ask(workspace, &Ask::Extend(extend)).await? {
+        Answer::Extended(extended) => Ok((extended.covered, extended.max_output)),
+        _ => Ok((false, 0)),
+    }
+}
+
+fn endpoint<H: TurnHost>(host: &H, workspace: &WorkspaceId, context: &Context) -> Result<Endpoint, Problem> {
+    let model = &context.model;
+    let provider: Provider = model.provider.parse().map_err(|_| Problem::new(Code::ModelUnavailable, "The model's provider is not known here."))?;
+    let shared = host.shared();
+    let api_key = match &context.secret {
+        Some(secret) => Some(open(host, workspace, secret).map_err(|error| Problem::new(Code::Unavailable, format!("{}: {error}.", secret.name)))?),
+        None => provider.key_name().and_then(|name| shared.setting(name)).map(SecretString::from),
+    };
+    let base_setting = match provider {
+        Provider::Openai => shared.setting("OPENAI_BASE_URL"),
+        Provider::Anthropic => shared.setting("ANTHROPIC_BASE_URL"),
+        Provider::Local => None,
+    };
+    Ok(Endpoint { provider, model: model.model_id.clone(), base_url: model.endpoint.clone().or(base_setting), api_key })
+}
+
+fn open<H: TurnHost>(host: &H, workspace: &WorkspaceId, secret: &Secret) -> Result<SecretString, SealError> {
+    let decode = |text: &str| BASE64_STANDARD.decode(text).map_err(|_| SealError);
+    let sealed = Sealed { key_id: secret.key_id.clone(), nonce: decode(&secret.nonce)?, ciphertext: decode(&secret.ciphertext)? };
+    let keys = host.shared().secrets_key().map_err(|_| SealError)?;
+    let value = keys.open(workspace, &secret.name, &sealed)?;
+    String::from_utf8(value).map(SecretString::from).map_err(|_| SealError)
+}
+
+fn denied(document: &str) -> Result<Begun, Failure> {
+    let Denial { outcome, model, replay, replay_turn } =
+        serde_json::from_str(document).map_err(|e| Failure::internal(format!("turn_begin's document: {e}")))?;
+    let named = |key: &str| model.as_ref().and_then(|m| m.get(key)).and_then(|v| v.as_str()).unwrap_or("?").to_owned();
+    let problem = match outcome.as_str() {
+        "replay" => return replayed(replay, replay_turn.and_then(|t| t.error_code)),
+        "key_reused" => key_reused(),
+        // The same whether the agent, or the workspace, exists or not.
+        "agent_denied" | "workspace_unknown" | "workspace_inactive" => {
+            Problem::new(Code::Forbidden, "This workspace has no such agent that you may use.")
+        }
+        "session_unknown" => Problem::not_found("session of yours"),
+        "model_unpriced" => Problem::new(
+            Code::ModelUnpriced,
+            format!("The model {}/{} has no price, so it is not called. The operator sets one with PUT /billing/prices.", named("provider"), named("modelId")),
+        ),
+        "model_unavailable" => Problem::new(
+            Code::ModelUnavailable,
+            "There is no key for the agent's model: set the workspace's secret (OPENAI_API_KEY or ANTHROPIC_API_KEY), or the deployment's, or DEFAULT_MODEL.",
+        ),
+        _ => return Err(Failure::internal(format!("turn_begin's outcome {outcome}"))),
+    };
+    Err(problem.into())
+}
+
+fn replayed(replay: Option<serde_json::Map<String, serde_json::Value>>, error_code: Option<String>) -> Result<Begun, Failure> {
+    if let Some(error) = error_code {
+        let code = Code::ALL.into_iter().find(|code| code.as_str() == error).unwrap_or(Code::Unavailable);
+        let detail = format!("The turn with this Idempotency-Key failed ({error}). It is not run again: send a new key to try again.");
+        return Err(Problem::new(code, detail).into());
+    }
+    let stored: Result<StoredAnswer, _> = serde_json::from_value(replay.unwrap_or_default().into());
+    stored.map(|answer| Begun::Replay(answer.into())).map_err(|e| Failure::internal(format!("a stored answer: {e}")))
+}
+
+fn key_reused() -> Problem {
+    Problem::new(Code::IdempotencyKeyReused, "This Idempotency-Key was used with another body, or by another member. Send a new key.")
+}
+
+fn unavailable() -> Problem {
+    Problem::new(Code::Unavailable, "The database cannot be reached, so nothing is started. Try again.").with_retry_after(1)
+}
+
+/// A limit that is reached, for the caller.
+fn refused(refusal: &Refusal) -> Problem {
+    let Refusal { limit, scope, max, used, held, needs, resets_at, retry_after } = refusal;
+    let amount = |n: i64| match limit.as_str() {
+        "maxCostUsdPerMonth" => format!("{} USD", astra_kernel::NanoUsd(n).to_usd_text()),
+        "maxTurnsPerMinute" => format!("{n} turns"),
+        "maxAgents" => format!("{n} agents"),
+        _ => format!("{n} tokens"),
+    };
+    let detail = format!(
+        "The {scope}'s limit {limit} of {} is reached: {} used, {} held by running turns; this turn needs at least {}.",
+        amount(*max),
+        amount(*used),
+        amount(*held),
+        amount(*needs)
+    );
+    let mut problem = Problem::new(Code::QuotaExceeded, detail);
+    problem.limit = Some(limit.clone());
+    problem.used = Some(*used);
+    problem.resets_at = *resets_at;
+    problem.retry_after = *retry_after;
+    problem
+}

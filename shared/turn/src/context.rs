@@ -1,0 +1,146 @@
+//! `turn_begin`'s document: all that a turn needs, from one snapshot.
+
+use astra_kernel::{AgentId, Limits, Price, SessionId, WorkspaceId};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+/// An `ok` document.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Context {
+    /// The workspace.
+    pub workspace: Workspace,
+    /// The agent.
+    pub agent: Agent,
+    /// The model to call.
+    pub model: Model,
+    /// Its price.
+    pub price: Price,
+    /// The workspace's key for the model's provider, sealed.
+    pub secret: Option<Secret>,
+    /// The conversation.
+    pub session_id: SessionId,
+    /// Whether it begins with this turn.
+    pub new_session: bool,
+    /// What was said in it, oldest first.
+    #[serde(default)]
+    pub history: Vec<Said>,
+    /// What memory gave, best first.
+    #[serde(default)]
+    pub memories: Vec<Memory>,
+}
+
+/// The workspace, as templates see it.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Workspace {
+    /// Its id.
+    pub id: WorkspaceId,
+    /// For people.
+    pub display_name: String,
+    /// Its plan.
+    pub plan: String,
+    /// Its owner.
+    pub owner_id: String,
+    /// Its limits.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// The agent.
+#[derive(Debug, Deserialize)]
+pub struct Agent {
+    /// Its id.
+    pub id: AgentId,
+    /// Its definition.
+    pub definition: Definition,
+}
+
+/// The part of the definition that a prompt needs.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Definition {
+    /// The system prompt's template.
+    #[serde(default)]
+    pub system_prompt_template: String,
+}
+
+/// The model.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Model {
+    /// Its provider.
+    pub provider: String,
+    /// Its id there.
+    pub model_id: String,
+    /// A base URL that the operator set.
+    pub endpoint: Option<String>,
+}
+
+/// A sealed secret; the texts are standard base64.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Secret {
+    /// Its name.
+    pub name: String,
+    /// Which key sealed it.
+    pub key_id: String,
+    /// The nonce.
+    pub nonce: String,
+    /// Ciphertext and tag.
+    pub ciphertext: String,
+}
+
+/// A message of the conversation.
+#[derive(Deserialize)]
+pub struct Said {
+    /// `user` or `assistant`.
+    pub role: String,
+    /// The text.
+    pub content: String,
+}
+
+/// A memory that was found.
+#[derive(Deserialize)]
+pub struct Memory {
+    /// The text.
+    pub content: String,
+    /// How near it is, 0 to 1.
+    pub score: f64,
+}
+
+impl std::fmt::Debug for Said {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}({} bytes)", self.role, self.content.len())
+    }
+}
+
+impl std::fmt::Debug for Memory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} bytes at {}", self.content.len(), self.score)
+    }
+}
+
+/// A document whose outcome is not `ok`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Denial {
+    /// Why.
+    pub outcome: String,
+    /// For `model_unpriced`: which.
+    pub model: Option<Map<String, Value>>,
+    /// For `replay`: the stored answer with its text.
+    pub replay: Option<Map<String, Value>>,
+    /// For `replay`: how that turn ended.
+    pub replay_turn: Option<ReplayTurn>,
+}
+
+/// The turn that holds the idempotency key.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReplayTurn {
+    /// How it ended.
+    pub status: String,
+    /// The problem's code, if it failed.
+    pub error_code: Option<String>,
+}

@@ -1,0 +1,128 @@
+//! Step 6: the turn's record to the counter, which settles and saves it.
+
+use crate::TurnAsk;
+use crate::answer::{StoredAnswer, TurnAnswer};
+use crate::context::Context;
+use astra_host::Failure;
+use astra_host::stream::TurnHost;
+use astra_kernel::{Code, NanoUsd, Price, Problem, SessionId, Timestamp, TurnId, Usage, UsageSource, WorkspaceId};
+use astra_quota::words::{Answer, Ask, Record, TurnStatus};
+
+/// Waits between the attempts to save, in milliseconds.
+const WAITS: [u32; 4] = [100, 400, 1_000, 2_500];
+
+/// What is known of a turn's record when it begins.
+#[derive(Debug)]
+pub struct Opening {
+    /// The tenant.
+    pub workspace: WorkspaceId,
+    /// The turn.
+    pub turn_id: TurnId,
+    /// Its conversation.
+    pub session_id: SessionId,
+    /// What was asked.
+    pub ask: TurnAsk,
+    new_session: bool,
+    provider: String,
+    model: String,
+    price: Price,
+    started_at: Timestamp,
+}
+
+impl Opening {
+    pub(crate) fn new(workspace: WorkspaceId, turn_id: TurnId, ask: TurnAsk, context: &Context, started_at: Timestamp) -> Self {
+        Self {
+            workspace,
+            turn_id,
+            session_id: context.session_id,
+            ask,
+            new_session: context.new_session,
+            provider: context.model.provider.clone(),
+            model: context.model.model_id.clone(),
+            price: context.price,
+            started_at,
+        }
+    }
+}
+
+/// How a turn ended.
+#[derive(Debug)]
+pub struct End {
+    /// For the record.
+    pub status: TurnStatus,
+    /// Why the answer ended.
+    pub finish_reason: &'static str,
+    /// What was delivered.
+    pub content: Option<String>,
+    /// What was used.
+    pub usage: Usage,
+    /// The problem that the caller is told.
+    pub error: Option<Code>,
+}
+
+impl End {
+    /// It failed before anything was asked of a model.
+    pub(crate) fn failed(code: Code) -> Self {
+        let usage = Usage { source: UsageSource::Estimated, ..Usage::NONE };
+        Self { status: TurnStatus::Failed, finish_reason: "error", content: None, usage, error: Some(code) }
+    }
+}
+
+/// Saves and settles. The same turn may be sent again and again.
+///
+/// # Errors
+/// When the counter cannot be reached: it then ends the turn by itself, charged with what was last reported.
+pub async fn finish<H: TurnHost>(host: &H, opening: Opening, end: End) -> Result<TurnAnswer, Failure> {
+    let Opening { workspace, turn_id, session_id, ask, new_session, provider, model, price, started_at } = opening;
+    let End { status, finish_reason, content, usage, error } = end;
+    let cost: NanoUsd = price.cost(&usage).map_err(|e| Failure::internal(format!("the cost of a turn: {e}")))?;
+    let stored = StoredAnswer {
+        turn_id,
+        session_id,
+        agent_id: ask.agent_id.clone(),
+        content: None,
+        finish_reason: finish_reason.to_owned(),
+        usage,
+        cost_nano_usd: cost,
+        quota: astra_quota::QuotaView::default(),
+        citations: Vec::new(),
+    };
+    let answer = match serde_json::to_value(&stored) {
+        Ok(serde_json::Value::Object(map)) if error.is_none() => Some(map),
+        _ => None,
+    };
+    let record = Ask::Finish(Box::new(Record {
+        turn_id,
+        session_id,
+        new_session,
+        agent_id: ask.agent_id,
+        subject: ask.subject,
+        status,
+        finish_reason: Some(finish_reason.to_owned()),
+        message: ask.message,
+        content: content.clone(),
+        provider,
+        model,
+        price_version: price.version,
+        usage,
+        cost_nano_usd: cost,
+        idempotency_key: ask.idempotency_key,
+        request_hash: ask.request_hash,
+        error_code: error.map(|code| code.as_str().to_owned()),
+        answer,
+        metadata: ask.metadata,
+        started_at,
+        ended_at: host.now().max(started_at),
+    }));
+    let mut waits = WAITS.iter();
+    loop {
+        if let Ok(Answer::Finished(finished)) = host.ask(&workspace, &record).await {
+            return Ok(StoredAnswer { content: Some(content.unwrap_or_default()), quota: finished.quota, ..stored }.into());
+        }
+        let Some(wait) = waits.next() else {
+            let detail = "The answer could not be saved: the quota counter cannot be reached. The turn is charged what was last reported.";
+            return Err(Problem::new(Code::Unavailable, detail).into());
+        };
+        host.sleep(*wait).await;
+    }
+}

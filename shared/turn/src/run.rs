@@ -1,0 +1,175 @@
+//! Steps 5 and 6: the model's answer, handed on as it comes, and the turn's end.
+
+use crate::answer::TurnAnswer;
+use crate::finish::{self, End, Opening};
+use crate::pulse::{Cut, Progress, pulse};
+use astra_host::stream::TurnHost;
+use astra_host::Failure;
+use astra_kernel::{Code, Problem, Timestamp, Usage, UsageSource};
+use astra_models::{EndReason, Ended, Endpoint, Generation, ModelError, Piece, Prompt, Retry, estimate_input, estimate_output};
+use astra_quota::words::TurnStatus;
+use futures_util::future::{Either, select};
+use std::future::Future;
+use std::sync::Arc;
+
+/// A turn whose budget is held. It must be run: nobody else ends it before its lease is over.
+#[derive(Debug)]
+#[must_use = "a turn that has begun must be run to its end"]
+pub struct Running {
+    /// The record's beginning.
+    pub opening: Opening,
+    /// What the model is asked.
+    pub prompt: Prompt,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) input_bound: u64,
+    pub(crate) bounded_by_budget: bool,
+    pub(crate) deadline: Timestamp,
+    pub(crate) request_id: Arc<str>,
+}
+
+impl Running {
+    /// The id of the request that began it.
+    pub fn request_id(&self) -> Arc<str> {
+        Arc::clone(&self.request_id)
+    }
+}
+
+/// What the model call came to.
+struct Said {
+    text: String,
+    usage: Option<Usage>,
+    end: Result<EndReason, Stopped>,
+}
+
+enum Stopped {
+    Cut(Cut),
+    Model(ModelError),
+}
+
+/// Runs a turn to its end. `on_text` gets the text as it comes. Belongs to background work: see the crate's head.
+///
+/// # Errors
+/// What the caller is told when the turn failed; it is saved all the same.
+pub async fn run<H: TurnHost>(host: &H, running: Running, on_text: &mut (dyn FnMut(&str) + Send)) -> Result<TurnAnswer, Failure> {
+    let Running { opening, prompt, endpoint, input_bound, bounded_by_budget, deadline, request_id } = running;
+    let began = host.now();
+    let mut first = None;
+    let said = {
+        let progress = Progress::default();
+        let cut = pulse(host, &opening.workspace, opening.turn_id, &progress, deadline);
+        let mut timed = |text: &str| {
+            first.get_or_insert_with(|| host.now());
+            on_text(text);
+        };
+        generate(host, &endpoint, &prompt, deadline, &progress, cut, &mut timed).await
+    };
+    let spoken = host.now();
+    let (end, problem) = judge(said, input_bound, prompt.max_output_tokens, bounded_by_budget);
+    let line = serde_json::json!({
+        "event": "turn", "requestId": &*request_id, "workspace": opening.workspace, "turnId": opening.turn_id, "status": end.status,
+        "finishReason": end.finish_reason, "usageSource": end.usage.source, "code": problem.as_ref().map(|p| p.code.as_str()),
+        "cause": problem.as_ref().map(|p| &p.detail),
+    });
+    let finished = finish::finish(host, opening, end).await;
+    log(host, line, finished.is_ok(), [("firstText", first.map(|at| at.0 - began.0)), ("model", Some(spoken.0 - began.0)), ("finish", Some(host.now().0 - spoken.0))]);
+    match (finished, problem) {
+        (Err(failure), _) => Err(failure),
+        (Ok(_), Some(problem)) => Err(problem.into()),
+        (Ok(answer), None) => Ok(answer),
+    }
+}
+
+fn log<H: TurnHost>(host: &H, mut line: serde_json::Value, saved: bool, phases: [(&str, Option<i64>); 3]) {
+    line["saved"] = saved.into();
+    line["phases"] = phases.into_iter().filter_map(|(name, millis)| Some((name.to_owned(), millis?.into()))).collect::<serde_json::Map<_, _>>().into();
+    host.log(&line.to_string());
+}
+
+/// Calls the model until it ends or the turn is cut.
+async fn generate<H: TurnHost>(
+    host: &H,
+    endpoint: &Endpoint,
+    prompt: &Prompt,
+    deadline: Timestamp,
+    progress: &Progress,
+    cut: impl Future<Output = Cut> + Send,
+    on_text: &mut (dyn FnMut(&str) + Send),
+) -> Said {
+    let mut cut = std::pin::pin!(cut);
+    let input = estimate_input(prompt);
+    progress.asked(input);
+    let now = || host.now();
+    let seed = u64::from_le_bytes(*host.new_id().as_bytes().last_chunk().unwrap_or(&[0; 8]));
+    let retry = Retry { attempts: 3, deadline, now: &now, seed };
+    let mut generation = {
+        let start = std::pin::pin!(Generation::start(host, endpoint, prompt, retry));
+        match select(start, cut.as_mut()).await {
+            Either::Left((Ok(generation), _)) => generation,
+            // The provider refused, or was not there: nothing was used.
+            Either::Left((Err(error), _)) => return Said { text: String::new(), usage: None, end: Err(Stopped::Model(error)) },
+            // It was working on the prompt.
+            Either::Right((cut, _)) => {
+                let usage = Usage { input_tokens: input, source: UsageSource::Estimated, ..Usage::NONE };
+                return Said { text: String::new(), usage: Some(usage), end: Err(Stopped::Cut(cut)) };
+            }
+        }
+    };
+    let mut text = String::new();
+    let end = loop {
+        let next = {
+            let next = std::pin::pin!(generation.next());
+            match select(next, cut.as_mut()).await {
+                Either::Left((next, _)) => next,
+                Either::Right((cut, _)) => break Err(Stopped::Cut(cut)),
+            }
+        };
+        match next {
+            Ok(Some(Piece::Text(piece))) => {
+                on_text(&piece);
+                text.push_str(&piece);
+                progress.delivered(estimate_output(&text));
+            }
+            Ok(Some(Piece::End(Ended { reason, usage: Some(usage) }))) => return Said { text, usage: Some(usage), end: Ok(reason) },
+            Ok(Some(Piece::End(Ended { reason, usage: None }))) => break Ok(reason),
+            Ok(None) => break Err(Stopped::Model(ModelError::Broken)),
+            Err(error) => break Err(Stopped::Model(error)),
+        }
+    };
+    // The provider did not count. What was delivered is counted here; a provider that broke off before a word is not paid for the silence.
+    let silent = text.is_empty() && matches!(end, Err(Stopped::Model(_)));
+    let usage = (!silent).then(|| generation.delivered_usage(prompt, &text));
+    Said { text, usage, end }
+}
+
+/// Turns what the model said into the turn's end, and into the problem that the caller is told, if any.
+fn judge(said: Said, input_bound: u64, max_output: u64, bounded_by_budget: bool) -> (End, Option<Problem>) {
+    let Said { text, usage, end } = said;
+    let usage = match usage {
+        None => Usage { source: UsageSource::Estimated, ..Usage::NONE },
+        // What the provider counted is what is paid. An estimate never exceeds what was held.
+        Some(usage) if usage.source == UsageSource::Provider => usage,
+        Some(usage) => {
+            let (input_tokens, output_tokens) = (usage.input_tokens.min(input_bound), usage.output_tokens.min(max_output));
+            Usage { input_tokens, output_tokens, cached_input_tokens: usage.cached_input_tokens.min(input_tokens), ..usage }
+        }
+    };
+    // Postgres has no text with a NUL in it.
+    let content = (!text.is_empty() || end.is_ok()).then(|| text.replace('\0', "\u{fffd}"));
+    let (status, finish_reason, problem) = match end {
+        Ok(EndReason::Length) if bounded_by_budget => (TurnStatus::Completed, "quota", None),
+        Ok(EndReason::Length) => (TurnStatus::Completed, "length", None),
+        Ok(EndReason::Stop | EndReason::ContentFilter | EndReason::Other) => (TurnStatus::Completed, "stop", None),
+        Err(Stopped::Cut(Cut::Stopped)) => (TurnStatus::Stopped, "stopped", None),
+        Err(Stopped::Cut(Cut::Deadline)) => {
+            let detail = "The turn's deadline passed before the model had ended. What it delivered is saved and charged.";
+            (TurnStatus::Failed, "error", Some(Problem::new(Code::UpstreamTimeout, detail)))
+        }
+        Err(Stopped::Cut(Cut::Lost)) => {
+            let detail = "The quota counter no longer knows this turn: it was taken for dead, or its workspace was deleted.";
+            (TurnStatus::Failed, "error", Some(Problem::new(Code::Unavailable, detail)))
+        }
+        Err(Stopped::Model(error)) => (TurnStatus::Failed, "error", Some(Problem::from(&error))),
+    };
+    let error = problem.as_ref().map(|p| p.code);
+    (End { status, finish_reason, content, usage, error }, problem)
+}

@@ -1,0 +1,43 @@
+//! What of the configuration concerns turns.
+
+use astra_host::Shared;
+use astra_kernel::{ConfigError, config};
+use astra_models::Provider;
+use astra_quota::words::ModelRef;
+
+/// Configuration of turns.
+#[derive(Debug, Clone)]
+pub struct TurnSettings {
+    /// `MODEL_TIMEOUT_SECONDS`: how long a turn may take in all, 1 to 900 seconds; 120 unless set.
+    pub deadline_millis: i64,
+    /// `HOLD_LEASE_SECONDS`: how long a budget is held without a sign of life, 3 to 600 seconds; 30 unless set.
+    pub lease_millis: i64,
+    /// `DEFAULT_MODEL`: the model of agents whose provider has no key, `provider/model`.
+    pub default_model: Option<ModelRef>,
+    /// Providers for which the deployment has a key: `OPENAI_API_KEY`, `ANTHROPIC_API_KEY`.
+    pub host_providers: Vec<String>,
+}
+
+impl TurnSettings {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// When one is malformed; names it.
+    pub fn read(shared: &Shared) -> Result<Self, ConfigError> {
+        let default_model = shared.setting("DEFAULT_MODEL").map(|text| config::default_model(&text)).transpose()?;
+        let has_key = |provider: &Provider| provider.key_name().is_some_and(|name| shared.setting(name).is_some());
+        Ok(Self {
+            deadline_millis: seconds(shared, "MODEL_TIMEOUT_SECONDS", 120, 1, 900)? * 1000,
+            lease_millis: seconds(shared, "HOLD_LEASE_SECONDS", 30, 3, 600)? * 1000,
+            default_model: default_model.map(|(provider, model_id)| ModelRef { provider, model_id }),
+            host_providers: [Provider::Openai, Provider::Anthropic].iter().filter(|p| has_key(p)).map(|p| p.as_str().to_owned()).collect(),
+        })
+    }
+}
+
+fn seconds(shared: &Shared, name: &'static str, default: i64, least: i64, most: i64) -> Result<i64, ConfigError> {
+    let Some(text) = shared.setting(name) else { return Ok(default) };
+    text.parse().ok().filter(|n| (least..=most).contains(n)).ok_or_else(|| {
+        ConfigError::Malformed(name, format!("it is a whole number of seconds from {least} to {most}"))
+    })
+}

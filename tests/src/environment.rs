@@ -1,0 +1,60 @@
+//! What `scripts/test` sets for the suites. A missing variable is told by name with what it is for.
+
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
+use std::time::Duration;
+
+fn required(name: &str, purpose: &str) -> String {
+    match std::env::var(name) {
+        Ok(value) if !value.is_empty() => value,
+        _ => panic!("{name} is not set. It is {purpose}. scripts/test sets it; by hand: eval \"$(scripts/stack env)\"."),
+    }
+}
+
+/// The gateway's address, without a slash at its end.
+pub fn gateway() -> String {
+    required("ASTRA_URL", "the gateway's address, such as http://127.0.0.1:8787").trim_end_matches('/').to_owned()
+}
+
+/// The address of the function invoke-turn itself, past the gateway.
+pub fn invoke_turn() -> String {
+    required("ASTRA_INVOKE_URL", "the address of invoke-turn without the gateway, for the tests that hang up")
+        .trim_end_matches('/')
+        .to_owned()
+}
+
+/// The deployment's first signing key: its `kid` and its secret.
+pub fn token_key() -> (String, Vec<u8>) {
+    let keys = required("ASTRA_TOKEN_KEYS", "the stack's TOKEN_KEYS, kid:base64url");
+    let first = keys.split(',').next().unwrap_or_default();
+    let (kid, secret) = first.split_once(':').expect("ASTRA_TOKEN_KEYS is kid:base64url");
+    let secret = BASE64_URL_SAFE_NO_PAD.decode(secret.trim_end_matches('=')).expect("ASTRA_TOKEN_KEYS: the secret is base64url");
+    (kid.to_owned(), secret)
+}
+
+/// A superuser's connection string straight to Postgres, past the pooler.
+pub fn admin_database() -> String {
+    required("ASTRA_ADMIN_DATABASE_URL", "a superuser's postgres:// URL past the pooler, to look at rows and run the guide's SQL")
+}
+
+/// The path of `scripts/stack`.
+pub fn stack() -> String {
+    required("ASTRA_STACK", "the path of scripts/stack, to restart parts and read logs")
+}
+
+/// The path of aimock's `cli.js`.
+pub fn aimock() -> String {
+    required("ASTRA_AIMOCK", "the path of dist/cli.js of npm's @copilotkit/aimock 1.43.0")
+}
+
+/// The deadline of a turn on this stack.
+pub fn model_timeout() -> Duration {
+    let seconds =
+        required("MODEL_TIMEOUT_SECONDS", "the stack's deadline of a turn in seconds; tests wait for it to pass, so keep it near 10");
+    Duration::from_secs(seconds.parse().expect("MODEL_TIMEOUT_SECONDS is a number of seconds"))
+}
+
+/// An origin that the stack lets call from a browser: the first of `ALLOWED_ORIGINS`.
+pub fn allowed_origin() -> String {
+    let origins = required("ALLOWED_ORIGINS", "the stack's allowed origins; the tests need at least one, not *");
+    origins.split(',').next().unwrap_or_default().trim().to_owned()
+}

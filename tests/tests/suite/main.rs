@@ -1,0 +1,22 @@
+//! The black-box suite: what the product promises, over HTTP, against a running stack. Each test in its own workspace.
+
+#![expect(clippy::unwrap_used, reason = "all of this is tests, their helpers too")]
+
+mod abuse;
+mod agents;
+mod bill;
+mod description;
+mod disconnects;
+mod idempotency;
+mod isolation;
+mod limits;
+mod logs;
+mod models;
+mod onboarding;
+mod people;
+mod protocol;
+mod rush;
+mod streams;
+mod templates;
+mod turns;
+mod workspaces;
