@@ -51,7 +51,7 @@ impl From<CostRow> for CostView {
 
 /// What every workspace's month cost, dearest first. A workspace without a turn in the month is not listed.
 #[utoipa::path(
-    get, path = "/billing/costs", tag = "billing",
+    get, path = "/billing/costs", tag = "billing", operation_id = "listCosts",
     params(
         ("month" = Option<String>, Query, description = "A calendar month in UTC; the current one unless told", pattern = "^(19[7-9][0-9]|[2-8][0-9]{3})-(0[1-9]|1[0-2])$"),
         ("after" = Option<String>, Query, description = "The `nextCursor` of the page before", max_length = 67, pattern = "^[0-9]{1,18}:[a-z0-9]([a-z0-9-]{0,46}[a-z0-9])?$"),

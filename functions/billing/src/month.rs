@@ -23,11 +23,12 @@ pub(crate) fn parse(month: Option<&str>, now: Timestamp) -> Result<Month, Proble
 
 /// The path of what belongs to a workspace.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(rename_all = "camelCase")]
 #[into_params(parameter_in = Path)]
 pub(crate) struct WorkspacePath {
     /// The workspace.
     #[param(min_length = 1, max_length = 48, pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
-    pub(crate) id: String,
+    pub(crate) workspace_id: String,
 }
 
 /// For the documentation: a page of a list, as `astra_host::paging::PageBody` writes it.

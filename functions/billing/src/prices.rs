@@ -79,7 +79,7 @@ impl From<PriceRow> for PriceView {
 
 /// Every version of every price, a model's newest first. All on one page.
 #[utoipa::path(
-    get, path = "/billing/prices", tag = "billing",
+    get, path = "/billing/prices", tag = "billing", operation_id = "listPrices",
     responses((status = 200, description = "The price book", body = PageForm<PriceView>)),
 )]
 pub(crate) async fn list<H: Host>(call: Call<H>) -> Result<Json<PageBody<PriceView>>, Failure> {
@@ -179,7 +179,7 @@ pub(crate) struct StoredView {
 
 /// Sets a model's price. The same as its newest version keeps that version; earlier versions stay, for the turns that they priced.
 #[utoipa::path(
-    put, path = "/billing/prices", tag = "billing", request_body = PriceBody,
+    put, path = "/billing/prices", tag = "billing", operation_id = "putPrice", request_body = PriceBody,
     responses((status = 200, description = "Stored", body = StoredView)),
 )]
 pub(crate) async fn put<H: Host>(call: Call<H>, request: Unread) -> Result<Json<StoredView>, Failure> {

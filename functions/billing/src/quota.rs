@@ -10,11 +10,11 @@ use axum::Json;
 
 /// A workspace's limits: used, held by running turns, left.
 #[utoipa::path(
-    get, path = "/workspaces/{id}/quota", tag = "billing", params(WorkspacePath),
+    get, path = "/workspaces/{workspaceId}/quota", tag = "billing", operation_id = "readQuota", params(WorkspacePath),
     responses((status = 200, description = "One window for each limit that is set", body = QuotaView)),
 )]
 pub(crate) async fn read<H: Host>(call: Call<H>, Params(path): Params<WorkspacePath>) -> Result<Json<QuotaView>, Failure> {
-    let Allowed { data, .. } = call.tenant(&path.id, Permission::WorkspaceRead)?;
+    let Allowed { data, .. } = call.tenant(&path.workspace_id, Permission::WorkspaceRead)?;
     match call.host.ask(data.workspace(), &Ask::Status).await? {
         Answer::Status(Some(quota)) => Ok(Json(quota)),
         Answer::Status(None) => Err(Problem::not_found("workspace").into()),

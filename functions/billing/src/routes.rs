@@ -6,6 +6,6 @@ astra_host::routes! {
     GET "/billing/costs" => costs::list,
     GET "/billing/prices" => prices::list,
     PUT "/billing/prices" => prices::put,
-    GET "/workspaces/{id}/usage" => usage::read,
-    GET "/workspaces/{id}/quota" => quota::read,
+    GET "/workspaces/{workspaceId}/usage" => usage::read,
+    GET "/workspaces/{workspaceId}/quota" => quota::read,
 }

@@ -151,7 +151,7 @@ impl From<MonthUsage> for UsageView {
 
 /// What a workspace used in a month and what it cost.
 #[utoipa::path(
-    get, path = "/workspaces/{id}/usage", tag = "billing",
+    get, path = "/workspaces/{workspaceId}/usage", tag = "billing", operation_id = "readUsage",
     params(
         WorkspacePath,
         ("month" = Option<String>, Query, description = "A calendar month in UTC; the current one unless told", pattern = "^(19[7-9][0-9]|[2-8][0-9]{3})-(0[1-9]|1[0-2])$"),
@@ -159,7 +159,7 @@ impl From<MonthUsage> for UsageView {
     responses((status = 200, description = "The month", body = UsageView)),
 )]
 pub(crate) async fn read<H: Host>(call: Call<H>, Params(path): Params<WorkspacePath>, request: Unread) -> Result<Json<UsageView>, Failure> {
-    let Allowed { data, .. } = call.tenant(&path.id, Permission::BillingRead)?;
+    let Allowed { data, .. } = call.tenant(&path.workspace_id, Permission::BillingRead)?;
     let month = request.query::<MonthQuery>()?.month(call.host.now())?;
     let usage = data.usage(month).await?.ok_or_else(|| Problem::not_found("workspace"))?;
     Ok(Json(usage.into()))

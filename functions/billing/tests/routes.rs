@@ -35,8 +35,8 @@ const LEAST: &[(&str, &str, &str)] = &[
     ("GET", "/billing/costs", "operator"),
     ("GET", "/billing/prices", "operator"),
     ("PUT", "/billing/prices", "operator"),
-    ("GET", "/workspaces/{id}/usage", "admin"),
-    ("GET", "/workspaces/{id}/quota", "viewer"),
+    ("GET", "/workspaces/{workspaceId}/usage", "admin"),
+    ("GET", "/workspaces/{workspaceId}/quota", "viewer"),
 ];
 
 #[tokio::test]
@@ -45,7 +45,7 @@ async fn each_route_asks_for_its_role() {
     assert_eq!(LEAST.iter().map(|(method, pattern, _)| (*method, *pattern)).collect::<Vec<_>>(), ROUTES);
     let router = router::<FakeHost>();
     for (method, pattern, least) in LEAST {
-        let path = pattern.replace("{id}", "acme");
+        let path = pattern.replace("{workspaceId}", "acme");
         let least = RANKS.iter().position(|role| role == least).unwrap();
         for (rank, role) in RANKS.iter().enumerate() {
             let host = FakeHost::new(&[]);

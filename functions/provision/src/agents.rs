@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct AgentPath {
     /// The workspace.
     #[param(min_length = 1, max_length = 48, pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
-    id: String,
+    workspace_id: String,
     /// The agent.
     #[param(min_length = 1, max_length = 64, pattern = "^[a-zA-Z0-9][a-zA-Z0-9._-]*$")]
     agent_id: String,
@@ -121,11 +121,11 @@ impl AgentView {
 
 /// The agents that the workspace can use. All on one page.
 #[utoipa::path(
-    get, path = "/workspaces/{id}/agents", tag = "agents", params(WorkspacePath),
+    get, path = "/workspaces/{workspaceId}/agents", tag = "agents", operation_id = "listAgents", params(WorkspacePath),
     responses((status = 200, description = "Agents by id", body = PageForm<AgentView>)),
 )]
 pub(crate) async fn list<H: Host>(call: Call<H>, Params(path): Params<WorkspacePath>) -> Result<Json<PageBody<AgentView>>, Failure> {
-    let Allowed { claims, data } = call.tenant(&path.id, Permission::AgentRead)?;
+    let Allowed { claims, data } = call.tenant(&path.workspace_id, Permission::AgentRead)?;
     let workspace = existing(&data).await?;
     let rows = data.list_agents().await?.ok_or_else(|| Problem::not_found("workspace"))?;
     let show = |row: astra_store::agents::AgentRow| {
@@ -139,14 +139,14 @@ pub(crate) async fn list<H: Host>(call: Call<H>, Params(path): Params<WorkspaceP
 
 /// Writes an agent of the workspace's own.
 #[utoipa::path(
-    put, path = "/workspaces/{id}/agents/{agentId}", tag = "agents", params(AgentPath), request_body = AgentBody<BudgetForm>,
+    put, path = "/workspaces/{workspaceId}/agents/{agentId}", tag = "agents", operation_id = "putAgent", params(AgentPath), request_body = AgentBody<BudgetForm>,
     responses(
         (status = 200, description = "The agent as it is now", body = AgentView),
         (status = 429, description = "The workspace has as many agents as its limit maxAgents allows"),
     ),
 )]
 pub(crate) async fn put<H: Host>(call: Call<H>, Params(path): Params<AgentPath>, request: Unread) -> Result<Json<AgentView>, Failure> {
-    let Allowed { claims, data } = call.tenant(&path.id, Permission::AgentWrite)?;
+    let Allowed { claims, data } = call.tenant(&path.workspace_id, Permission::AgentWrite)?;
     let id = checked_id(path.agent_id)?;
     let body: AgentBody<JsonBudget> = request.json().await?;
     if body.model.endpoint.is_some() && claims.role() != Some(Role::Operator) {
@@ -168,11 +168,11 @@ pub(crate) async fn put<H: Host>(call: Call<H>, Params(path): Params<AgentPath>,
 
 /// Deletes an agent of the workspace's own; the template's of the same id, if there is one, is in effect again.
 #[utoipa::path(
-    delete, path = "/workspaces/{id}/agents/{agentId}", tag = "agents", params(AgentPath),
+    delete, path = "/workspaces/{workspaceId}/agents/{agentId}", tag = "agents", operation_id = "deleteAgent", params(AgentPath),
     responses((status = 204, description = "Deleted")),
 )]
 pub(crate) async fn delete<H: Host>(call: Call<H>, Params(path): Params<AgentPath>) -> Result<StatusCode, Failure> {
-    let Allowed { data, .. } = call.tenant(&path.id, Permission::AgentWrite)?;
+    let Allowed { data, .. } = call.tenant(&path.workspace_id, Permission::AgentWrite)?;
     match data.delete_agent(&checked_id(path.agent_id)?).await? {
         AgentOutcome::Ok => Ok(StatusCode::NO_CONTENT),
         AgentOutcome::NotFound => Err(Problem::not_found("agent of the workspace's own").into()),

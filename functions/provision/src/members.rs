@@ -43,7 +43,7 @@ impl From<RoleName> for Role {
 pub(crate) struct MemberPath {
     /// The workspace.
     #[param(min_length = 1, max_length = 48, pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
-    id: String,
+    workspace_id: String,
     /// The user's id, as in the tokens' `sub`.
     #[param(value_type = Text)]
     user_id: String,
@@ -60,7 +60,7 @@ pub(crate) struct MemberBody {
 
 /// One page of a workspace's members.
 #[utoipa::path(
-    get, path = "/workspaces/{id}/members", tag = "members",
+    get, path = "/workspaces/{workspaceId}/members", tag = "members", operation_id = "listMembers",
     params(
         WorkspacePath,
         ("after" = Option<Text>, Query, description = "The `nextCursor` of the page before"),
@@ -73,7 +73,7 @@ pub(crate) async fn list<H: Host>(
     Params(path): Params<WorkspacePath>,
     request: Unread,
 ) -> Result<Json<PageBody<Member>>, Failure> {
-    let Allowed { data, .. } = call.tenant(&path.id, Permission::MemberRead)?;
+    let Allowed { data, .. } = call.tenant(&path.workspace_id, Permission::MemberRead)?;
     let page: PageQuery = request.query()?;
     let after = page.after.as_ref().map(|after| Text::of_path("after", after.clone())).transpose()?;
     let members = data.list_members(after.as_ref().map(Text::as_str), page.limit()?).await?;
@@ -83,14 +83,14 @@ pub(crate) async fn list<H: Host>(
 
 /// Adds a member or changes a member's role.
 #[utoipa::path(
-    put, path = "/workspaces/{id}/members/{userId}", tag = "members", params(MemberPath), request_body = MemberBody,
+    put, path = "/workspaces/{workspaceId}/members/{userId}", tag = "members", operation_id = "putMember", params(MemberPath), request_body = MemberBody,
     responses(
         (status = 200, description = "The member as they are now", body = Member),
         (status = 409, description = "They are the workspace's last owner"),
     ),
 )]
 pub(crate) async fn put<H: Host>(call: Call<H>, Params(path): Params<MemberPath>, request: Unread) -> Result<Json<Member>, Failure> {
-    let Allowed { claims, data } = call.tenant(&path.id, Permission::MemberWrite)?;
+    let Allowed { claims, data } = call.tenant(&path.workspace_id, Permission::MemberWrite)?;
     let user = Text::of_path("userId", path.user_id)?;
     let MemberBody { role } = request.json().await?;
     let by_owner = may_change_owners(&claims);
@@ -108,11 +108,11 @@ pub(crate) async fn put<H: Host>(call: Call<H>, Params(path): Params<MemberPath>
 
 /// Removes a member. Tokens that were issued to them stay good until they expire.
 #[utoipa::path(
-    delete, path = "/workspaces/{id}/members/{userId}", tag = "members", params(MemberPath),
+    delete, path = "/workspaces/{workspaceId}/members/{userId}", tag = "members", operation_id = "deleteMember", params(MemberPath),
     responses((status = 204, description = "Removed"), (status = 409, description = "They are the workspace's last owner")),
 )]
 pub(crate) async fn delete<H: Host>(call: Call<H>, Params(path): Params<MemberPath>) -> Result<StatusCode, Failure> {
-    let Allowed { claims, data } = call.tenant(&path.id, Permission::MemberWrite)?;
+    let Allowed { claims, data } = call.tenant(&path.workspace_id, Permission::MemberWrite)?;
     let user = Text::of_path("userId", path.user_id)?;
     match data.delete_member(user.as_str(), may_change_owners(&claims)).await? {
         MemberOutcome::Ok { .. } => Ok(StatusCode::NO_CONTENT),

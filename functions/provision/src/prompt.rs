@@ -1,17 +1,17 @@
 //! Prompt and name templates: checked when they are uploaded, so that a turn does not find out.
 //!
-//! A template may name only what [`names`] lists. It is compiled, its variables are compared with the list, and it is rendered twice: with everything
-//! there, and with nothing there that may be missing (limits that are not set, memories). So an unknown filter or a limit that is used
-//! without `default` is found here. Values are data: nothing of a workspace is ever compiled. Fuel bounds steps and bytes.
+//! A template may name only what [`names`] lists; it is compiled, its variables are compared with the list, and it is rendered twice, with and without
+//! memories, in the same bare and strict environment that turns have: no filters, no functions. What remains for a turn to find out is a limit
+//! that a workspace does not have. Values are data: nothing of a workspace is ever compiled. Fuel bounds steps and bytes.
 
 use astra_kernel::Limits;
 use minijinja::value::Serde;
-use minijinja::{Environment, UndefinedBehavior, Value};
+use minijinja::{Environment, UndefinedBehavior};
 use serde::Serialize;
 use std::collections::BTreeSet;
 
-/// minijinja's unit: about one per instruction and per 64 bytes made.
-const FUEL: u64 = 100_000;
+/// How many steps a template may take: as many as in a turn.
+const FUEL: u64 = 20_000;
 
 /// What a template sees.
 #[derive(Debug, Serialize)]
@@ -22,7 +22,7 @@ pub(crate) struct Names<'a> {
     pub(crate) memories: &'a [&'a str],
 }
 
-/// `workspace`: a limit that is not set is none.
+/// `workspace`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct WorkspaceNames<'a> {
@@ -38,15 +38,19 @@ pub(crate) struct Id<'a> {
     pub(crate) id: &'a str,
 }
 
-/// `workspace.limits`.
+/// `workspace.limits`: one that is not set is not there.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[expect(clippy::struct_field_names, reason = "the API's names")]
 pub(crate) struct LimitNames {
+    #[serde(skip_serializing_if = "Option::is_none")]
     max_agents: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     max_tokens_per_month: Option<i64>,
     /// Dollars as text: a number would be a float.
+    #[serde(skip_serializing_if = "Option::is_none")]
     max_cost_usd_per_month: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     max_turns_per_minute: Option<i64>,
 }
 
@@ -58,25 +62,22 @@ impl From<Limits> for LimitNames {
     }
 }
 
-fn sample(limits: LimitNames, memories: &'static [&'static str]) -> Names<'static> {
-    let workspace = WorkspaceNames { id: "sample", display_name: "Sample", plan: "sample", owner_id: "sample", limits };
-    Names { workspace, agent: Id { id: "sample" }, user: Id { id: "sample" }, memories }
-}
-
-fn everything() -> Names<'static> {
+/// Every name, with some value.
+fn sample(memories: &'static [&'static str]) -> Names<'static> {
     let limits = LimitNames {
         max_agents: Some(1),
         max_tokens_per_month: Some(1),
         max_cost_usd_per_month: Some("1.00".to_owned()),
         max_turns_per_minute: Some(1),
     };
-    sample(limits, &["A memory."])
+    let workspace = WorkspaceNames { id: "sample", display_name: "Sample", plan: "sample", owner_id: "sample", limits };
+    Names { workspace, agent: Id { id: "sample" }, user: Id { id: "sample" }, memories }
 }
 
 /// The names that a template may use, dotted; `memories` is a list of texts.
 pub(crate) fn names() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
-    collect(&serde_json::to_value(everything()).unwrap_or_default(), "", &mut names);
+    collect(&serde_json::to_value(sample(&[])).unwrap_or_default(), "", &mut names);
     names
 }
 
@@ -93,15 +94,10 @@ fn collect(value: &serde_json::Value, name: &str, names: &mut BTreeSet<String>) 
     }
 }
 
-/// minijinja's own functions that a template may call.
-const FUNCTIONS: [&str; 3] = ["dict", "namespace", "range"];
-
 fn environment() -> Environment<'static> {
-    let mut environment = Environment::new();
+    let mut environment = Environment::empty();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
     environment.set_fuel(Some(FUEL));
-    environment.remove_global("debug");
     environment
 }
 
@@ -111,28 +107,21 @@ fn environment() -> Environment<'static> {
 /// What does not fit, naming it.
 pub(crate) fn check(source: &str) -> Result<(), String> {
     let environment = environment();
-    let template = environment.template_from_named_str("template", source).map_err(|error| describe(&error))?;
+    let template = environment.template_from_str(source).map_err(|error| describe(&error))?;
     let known = names();
-    let mut unknown: Vec<String> = template
-        .undeclared_variables(true)
-        .into_iter()
-        .filter(|name| !known.contains(name) && !FUNCTIONS.contains(&name.as_str()))
-        .collect();
-    unknown.sort_unstable();
-    if let Some(name) = unknown.first() {
+    let unknown = template.undeclared_variables(true).into_iter().filter(|name| !known.contains(name)).min();
+    if let Some(name) = unknown {
         let known: Vec<_> = known.into_iter().collect();
         return Err(format!("there is no variable {name}; there are {}", known.join(", ")));
     }
-    template.render(Value::from(Serde(everything()))).map_err(|error| describe(&error))?;
-    template
-        .render(Value::from(Serde(sample(LimitNames::default(), &[]))))
-        .map_err(|error| format!("where a limit is not set or nothing is remembered: {}", describe(&error)))?;
+    template.render(Serde(sample(&["A memory."]))).map_err(|error| describe(&error))?;
+    template.render(Serde(sample(&[]))).map_err(|error| format!("where nothing is remembered: {}", describe(&error)))?;
     Ok(())
 }
 
 /// Renders a template that was checked when it was stored; what fails nevertheless is shown as it stands.
 pub(crate) fn render_or_source(source: &str, names: &Names<'_>) -> String {
-    environment().render_str(source, Value::from(Serde(names))).unwrap_or_else(|_| source.to_owned())
+    environment().render_str(source, Serde(names)).unwrap_or_else(|_| source.to_owned())
 }
 
 fn describe(error: &minijinja::Error) -> String {
@@ -150,11 +139,10 @@ mod tests {
             "plain",
             "{{workspace.displayName}} Assistant",
             "{{ workspace.id }}{{ workspace.plan }}{{ workspace.ownerId }}{{ agent.id }}{{ user.id }}",
-            "{{ workspace.limits.maxAgents | default('any', true) }}",
+            "{{ workspace.limits.maxAgents + 1 }} {{ workspace.limits.maxCostUsdPerMonth }}",
             "{% for m in memories %}- {{ m }} ({{ loop.index }})\n{% else %}none{% endfor %}",
-            "{% if memories %}{{ memories | length }}{% endif %}",
-            "{% set name = workspace.displayName %}{{ name | upper }}",
-            "{% for i in range(3) %}{{ i }}{% endfor %}",
+            "{% if memories %}{{ memories[0] }}{% endif %}",
+            "{% set name = workspace.displayName %}{{ name ~ '!' }}",
             "{# a comment #}{{ '{{' }}",
         ] {
             assert_eq!(check(source), Ok(()), "{source}");
@@ -171,13 +159,15 @@ mod tests {
             "{{ secrets.OPENAI_API_KEY }}",
             "{{ debug() }}",
             "{{ now }}",
-            "{{ agent.id | nope }}",
+            "{{ agent.id | upper }}",
+            "{% if agent.id is defined %}x{% endif %}",
             "{{ memories[3] }}",
             "{{ memories[0] }}",
-            "{{ workspace.limits.maxAgents + 1 }}",
+            "{{ workspace.limits.maxFoo }}",
             "{{ unclosed",
             "{% include 'x' %}",
-            "{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}",
+            "{% for i in range(3) %}{{ i }}{% endfor %}",
+            "{% for a in 'x' * 9999 %}{% for b in 'x' * 9999 %}{% endfor %}{% endfor %}",
             "{{ 'x' * 90000000 }}",
         ]
         .map(|source| format!("{source} -> {}", check(source).unwrap_err()))
@@ -187,7 +177,7 @@ mod tests {
 
     #[test]
     fn values_are_data() {
-        let mut names = everything();
+        let mut names = sample(&[]);
         names.workspace.display_name = "{{ workspace.id }}<b>";
         assert_eq!(render_or_source("{{workspace.displayName}}!", &names), "{{ workspace.id }}<b>!");
     }

@@ -17,11 +17,12 @@ const MAX_VALUE: usize = 8192;
 
 /// A secret's path.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(rename_all = "camelCase")]
 #[into_params(parameter_in = Path)]
 pub(crate) struct SecretPath {
     /// The workspace.
     #[param(min_length = 1, max_length = 48, pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
-    id: String,
+    workspace_id: String,
     /// The secret's name. `OPENAI_API_KEY` and `ANTHROPIC_API_KEY` are those that the providers look for.
     #[param(min_length = 1, max_length = 64, pattern = "^[A-Z][A-Z0-9_]*$")]
     name: String,
@@ -51,7 +52,7 @@ fn checked_name(parameter: &str, name: String) -> Result<String, Problem> {
 
 /// Names and times of a workspace's secrets.
 #[utoipa::path(
-    get, path = "/workspaces/{id}/secrets", tag = "secrets",
+    get, path = "/workspaces/{workspaceId}/secrets", tag = "secrets", operation_id = "listSecrets",
     params(
         WorkspacePath,
         ("after" = Option<String>, Query, description = "The `nextCursor` of the page before", min_length = 1, max_length = 64, pattern = "^[A-Z][A-Z0-9_]*$"),
@@ -64,7 +65,7 @@ pub(crate) async fn list<H: Host>(
     Params(path): Params<WorkspacePath>,
     request: Unread,
 ) -> Result<Json<PageBody<SecretInfo>>, Failure> {
-    let Allowed { data, .. } = call.tenant(&path.id, Permission::SecretWrite)?;
+    let Allowed { data, .. } = call.tenant(&path.workspace_id, Permission::SecretWrite)?;
     let page: PageQuery = request.query()?;
     let after = page.after.as_ref().map(|after| checked_name("after", after.clone())).transpose()?;
     let secrets = data.list_secrets(after.as_deref(), page.limit()?).await?;
@@ -74,22 +75,22 @@ pub(crate) async fn list<H: Host>(
 
 /// A secret's name and times; never its value.
 #[utoipa::path(
-    get, path = "/workspaces/{id}/secrets/{name}", tag = "secrets", params(SecretPath),
+    get, path = "/workspaces/{workspaceId}/secrets/{name}", tag = "secrets", operation_id = "readSecret", params(SecretPath),
     responses((status = 200, description = "The secret is set", body = SecretInfo)),
 )]
 pub(crate) async fn read<H: Host>(call: Call<H>, Params(path): Params<SecretPath>) -> Result<Json<SecretInfo>, Failure> {
-    let Allowed { data, .. } = call.tenant(&path.id, Permission::SecretWrite)?;
+    let Allowed { data, .. } = call.tenant(&path.workspace_id, Permission::SecretWrite)?;
     let name = checked_name("name", path.name)?;
     Ok(Json(data.get_secret_info(&name).await?.ok_or_else(|| Problem::not_found("secret"))?))
 }
 
 /// Sets a secret.
 #[utoipa::path(
-    put, path = "/workspaces/{id}/secrets/{name}", tag = "secrets", params(SecretPath), request_body = SecretBody,
+    put, path = "/workspaces/{workspaceId}/secrets/{name}", tag = "secrets", operation_id = "putSecret", params(SecretPath), request_body = SecretBody,
     responses((status = 204, description = "Set")),
 )]
 pub(crate) async fn put<H: Host>(call: Call<H>, Params(path): Params<SecretPath>, request: Unread) -> Result<StatusCode, Failure> {
-    let Allowed { data, .. } = call.tenant(&path.id, Permission::SecretWrite)?;
+    let Allowed { data, .. } = call.tenant(&path.workspace_id, Permission::SecretWrite)?;
     let name = checked_name("name", path.name)?;
     let SecretBody { value } = request.json().await?;
     if !(1..=MAX_VALUE).contains(&value.len()) {
@@ -105,11 +106,11 @@ pub(crate) async fn put<H: Host>(call: Call<H>, Params(path): Params<SecretPath>
 
 /// Removes a secret.
 #[utoipa::path(
-    delete, path = "/workspaces/{id}/secrets/{name}", tag = "secrets", params(SecretPath),
+    delete, path = "/workspaces/{workspaceId}/secrets/{name}", tag = "secrets", operation_id = "deleteSecret", params(SecretPath),
     responses((status = 204, description = "Removed")),
 )]
 pub(crate) async fn delete<H: Host>(call: Call<H>, Params(path): Params<SecretPath>) -> Result<StatusCode, Failure> {
-    let Allowed { data, .. } = call.tenant(&path.id, Permission::SecretWrite)?;
+    let Allowed { data, .. } = call.tenant(&path.workspace_id, Permission::SecretWrite)?;
     let name = checked_name("name", path.name)?;
     if data.delete_secret(&name).await? { Ok(StatusCode::NO_CONTENT) } else { Err(Problem::not_found("secret").into()) }
 }

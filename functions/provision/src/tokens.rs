@@ -133,11 +133,11 @@ pub(crate) struct TokenView {
 
 /// Issues a token for a user of the workspace.
 #[utoipa::path(
-    post, path = "/workspaces/{id}/tokens", tag = "members", params(WorkspacePath), request_body = TokenBody,
+    post, path = "/workspaces/{workspaceId}/tokens", tag = "members", operation_id = "issueToken", params(WorkspacePath), request_body = TokenBody,
     responses((status = 201, description = "The token", body = TokenView)),
 )]
 pub(crate) async fn issue<H: Host>(call: Call<H>, Params(path): Params<WorkspacePath>, request: Unread) -> Result<Response, Failure> {
-    let Allowed { claims: issuer, data } = call.tenant(&path.id, Permission::TokenIssue)?;
+    let Allowed { claims: issuer, data } = call.tenant(&path.workspace_id, Permission::TokenIssue)?;
     let TokenBody { subject, role, scope, expires_in_seconds } = request.json().await?;
     let scope = scope.map(|scope| scope.0);
     may_issue(&issuer, role.into(), scope.as_deref())?;

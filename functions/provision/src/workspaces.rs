@@ -71,7 +71,7 @@ pub(crate) struct CreateBody {
 
 /// One page of workspaces.
 #[utoipa::path(
-    get, path = "/workspaces", tag = "workspaces",
+    get, path = "/workspaces", tag = "workspaces", operation_id = "listWorkspaces",
     params(
         ("after" = Option<String>, Query, description = "The `nextCursor` of the page before", min_length = 1, max_length = 48, pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"),
         ("limit" = Option<u32>, Query, description = "How many at most; 50 unless told", minimum = 1, maximum = 200),
@@ -89,7 +89,7 @@ pub(crate) async fn list<H: Host>(call: Call<H>, request: Unread) -> Result<Json
 
 /// Makes a workspace with its memory, its first owner and its quota. The same body again gives the same workspace.
 #[utoipa::path(
-    post, path = "/workspaces", tag = "workspaces", request_body = CreateBody,
+    post, path = "/workspaces", tag = "workspaces", operation_id = "createWorkspace", request_body = CreateBody,
     responses(
         (status = 201, description = "Made", body = WorkspaceView, headers(("Location" = String, description = "The workspace's path"))),
         (status = 200, description = "Made before, by the same body", body = WorkspaceView),
@@ -121,7 +121,8 @@ pub(crate) async fn create<H: Host>(call: Call<H>, request: Unread) -> Result<Re
         }
         Created::Same(workspace) => Ok(Json(WorkspaceView::from(workspace)).into_response()),
         Created::Conflict => {
-            let detail = "A workspace with this id was made by another body. PATCH /workspaces/{id} changes it; nothing was changed now.";
+            let detail =
+                "A workspace with this id was made by another body. PATCH /workspaces/{workspaceId} changes it; nothing was changed now.";
             Err(Problem::new(Code::Conflict, detail).into())
         }
     }
@@ -129,11 +130,11 @@ pub(crate) async fn create<H: Host>(call: Call<H>, request: Unread) -> Result<Re
 
 /// A workspace.
 #[utoipa::path(
-    get, path = "/workspaces/{id}", tag = "workspaces", params(WorkspacePath),
+    get, path = "/workspaces/{workspaceId}", tag = "workspaces", operation_id = "readWorkspace", params(WorkspacePath),
     responses((status = 200, description = "The workspace", body = WorkspaceView)),
 )]
 pub(crate) async fn read<H: Host>(call: Call<H>, Params(path): Params<WorkspacePath>) -> Result<Json<WorkspaceView>, Failure> {
-    let Allowed { data, .. } = call.tenant(&path.id, Permission::WorkspaceRead)?;
+    let Allowed { data, .. } = call.tenant(&path.workspace_id, Permission::WorkspaceRead)?;
     Ok(Json(existing(&data).await?.into()))
 }
 
@@ -158,7 +159,7 @@ pub(crate) struct PatchBody {
 
 /// Changes a workspace. Owners and admins change its name; plan and limits are the operator's.
 #[utoipa::path(
-    patch, path = "/workspaces/{id}", tag = "workspaces", params(WorkspacePath), request_body = PatchBody,
+    patch, path = "/workspaces/{workspaceId}", tag = "workspaces", operation_id = "changeWorkspace", params(WorkspacePath), request_body = PatchBody,
     responses((status = 200, description = "The workspace as it is now", body = WorkspaceView)),
 )]
 pub(crate) async fn change<H: Host>(
@@ -166,7 +167,7 @@ pub(crate) async fn change<H: Host>(
     Params(path): Params<WorkspacePath>,
     request: Unread,
 ) -> Result<Json<WorkspaceView>, Failure> {
-    let Allowed { claims, data } = call.tenant(&path.id, Permission::WorkspaceWrite)?;
+    let Allowed { claims, data } = call.tenant(&path.workspace_id, Permission::WorkspaceWrite)?;
     let PatchBody { display_name, plan, limits } = request.json().await?;
     if claims.role() != Some(Role::Operator) && (plan.is_some() || limits.is_some()) {
         return Err(Problem::new(Code::Forbidden, "Plan and limits are the operator's to change; displayName is yours.").into());
@@ -185,11 +186,11 @@ pub(crate) async fn change<H: Host>(
 
 /// Deletes a workspace with everything it owns. Its ledger stays, as the bill's record.
 #[utoipa::path(
-    delete, path = "/workspaces/{id}", tag = "workspaces", params(WorkspacePath),
+    delete, path = "/workspaces/{workspaceId}", tag = "workspaces", operation_id = "deleteWorkspace", params(WorkspacePath),
     responses((status = 204, description = "Deleted")),
 )]
 pub(crate) async fn delete<H: Host>(call: Call<H>, Params(path): Params<WorkspacePath>) -> Result<StatusCode, Failure> {
-    let Allowed { data, .. } = call.tenant(&path.id, Permission::WorkspaceDelete)?;
+    let Allowed { data, .. } = call.tenant(&path.workspace_id, Permission::WorkspaceDelete)?;
     let was_there = data.delete_workspace().await?;
     // Also when it was gone already: an earlier try may have ended here.
     match call.host.ask(data.workspace(), &Ask::Forget).await? {

@@ -13,20 +13,20 @@ use provision::routes::{ROUTES, router};
 const LEAST: &[(&str, &str, &str)] = &[
     ("GET", "/workspaces", "operator"),
     ("POST", "/workspaces", "operator"),
-    ("GET", "/workspaces/{id}", "viewer"),
-    ("PATCH", "/workspaces/{id}", "admin"),
-    ("DELETE", "/workspaces/{id}", "owner"),
-    ("GET", "/workspaces/{id}/members", "admin"),
-    ("PUT", "/workspaces/{id}/members/{userId}", "admin"),
-    ("DELETE", "/workspaces/{id}/members/{userId}", "admin"),
-    ("POST", "/workspaces/{id}/tokens", "admin"),
-    ("GET", "/workspaces/{id}/secrets", "admin"),
-    ("GET", "/workspaces/{id}/secrets/{name}", "admin"),
-    ("PUT", "/workspaces/{id}/secrets/{name}", "admin"),
-    ("DELETE", "/workspaces/{id}/secrets/{name}", "admin"),
-    ("GET", "/workspaces/{id}/agents", "viewer"),
-    ("PUT", "/workspaces/{id}/agents/{agentId}", "admin"),
-    ("DELETE", "/workspaces/{id}/agents/{agentId}", "admin"),
+    ("GET", "/workspaces/{workspaceId}", "viewer"),
+    ("PATCH", "/workspaces/{workspaceId}", "admin"),
+    ("DELETE", "/workspaces/{workspaceId}", "owner"),
+    ("GET", "/workspaces/{workspaceId}/members", "admin"),
+    ("PUT", "/workspaces/{workspaceId}/members/{userId}", "admin"),
+    ("DELETE", "/workspaces/{workspaceId}/members/{userId}", "admin"),
+    ("POST", "/workspaces/{workspaceId}/tokens", "admin"),
+    ("GET", "/workspaces/{workspaceId}/secrets", "admin"),
+    ("GET", "/workspaces/{workspaceId}/secrets/{name}", "admin"),
+    ("PUT", "/workspaces/{workspaceId}/secrets/{name}", "admin"),
+    ("DELETE", "/workspaces/{workspaceId}/secrets/{name}", "admin"),
+    ("GET", "/workspaces/{workspaceId}/agents", "viewer"),
+    ("PUT", "/workspaces/{workspaceId}/agents/{agentId}", "admin"),
+    ("DELETE", "/workspaces/{workspaceId}/agents/{agentId}", "admin"),
     ("GET", "/plans/{plan}/template", "operator"),
     ("PUT", "/plans/{plan}/template", "operator"),
 ];
@@ -34,7 +34,7 @@ const LEAST: &[(&str, &str, &str)] = &[
 const RANKS: [&str; 5] = ["viewer", "member", "admin", "owner", "operator"];
 
 fn path(pattern: &str) -> String {
-    let with = [("{id}", "acme"), ("{userId}", "bob"), ("{name}", "A_KEY"), ("{agentId}", "assistant"), ("{plan}", "pro")];
+    let with = [("{workspaceId}", "acme"), ("{userId}", "bob"), ("{name}", "A_KEY"), ("{agentId}", "assistant"), ("{plan}", "pro")];
     with.iter().fold(pattern.to_owned(), |path, (name, value)| path.replace(name, value))
 }
 
@@ -91,7 +91,7 @@ async fn an_operators_unknown_workspace_is_not_found() {
     let router = router::<FakeHost>();
     for id in ["Not-A-Name", "%00", "a%2Fb", "..%2Fadmin"] {
         let host = FakeHost::new(&[]);
-        send(&router, &host, "GET", &format!("/workspaces/{id}"), Some(&operator()), "").await.problem(404);
+        send(&router, &host, "GET", &format!("/workspaces/{workspaceId}"), Some(&operator()), "").await.problem(404);
         assert!(host.calls().is_empty());
     }
 }

@@ -1,0 +1,3 @@
+//! Writes the API's description, `functions/gateway/openapi.json`.
+
+fn main() {}
