@@ -209,7 +209,7 @@ pub fn finish(reason: &str) -> Act {
 /// The chunk with the provider's count.
 pub fn usage(prompt_tokens: i64, completion_tokens: i64) -> Act {
     event(&json!({ "id": "c", "object": "chat.completion.chunk", "created": 1, "model": "gpt-4o-mini", "choices": [],
-        "usage": { "prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens, "total_tokens": prompt_tokens + completion_tokens } }))
+        "usage": { "prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens, "total_tokens": prompt_tokens.saturating_add(completion_tokens) } }))
 }
 
 /// `[DONE]` and the body's end.

@@ -91,7 +91,7 @@ async fn an_operators_unknown_workspace_is_not_found() {
     let router = router::<FakeHost>();
     for id in ["Not-A-Name", "%00", "a%2Fb", "..%2Fadmin"] {
         let host = FakeHost::new(&[]);
-        send(&router, &host, "GET", &format!("/workspaces/{workspaceId}"), Some(&operator()), "").await.problem(404);
+        send(&router, &host, "GET", &format!("/workspaces/{id}"), Some(&operator()), "").await.problem(404);
         assert!(host.calls().is_empty());
     }
 }

@@ -7,11 +7,13 @@ use serde::Deserialize;
 /// Output tokens of a model whose agent does not say how many it may generate.
 pub const DEFAULT_MAX_OUTPUT: Tokens = 4096;
 
-/// Bounds of what a provider adds around a message and around a prompt, and of a rendered variable, in tokens or bytes. At least those of
-/// `astra_models::prompt_upper_bound`; a prompt that turns out larger makes its turn grow the hold first.
+/// Bounds of what a provider adds around a message and around a prompt, in tokens: those of `astra_models::around`.
 const AROUND_MESSAGE: usize = 16;
-const AROUND_PROMPT: usize = 160;
-const VARIABLE: usize = 256;
+const AROUND_PROMPT: usize = 64;
+
+/// The heading over memories in a system prompt, and the marks around each, in bytes.
+const HEADING: usize = 64;
+const MARKS: usize = 3;
 
 /// What kind of answer it is.
 #[derive(Debug, Deserialize)]
@@ -48,9 +50,14 @@ pub struct Context {
     pub spent: Option<Spent>,
 }
 
-/// The workspace's limits.
+/// The workspace: its limits, and what of it a template may name.
 #[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Workspace {
+    #[serde(default)]
+    display_name: String,
+    #[serde(default)]
+    owner_id: String,
     /// As they are now.
     #[serde(default)]
     pub limits: Limits,
@@ -93,14 +100,45 @@ impl Context {
         self.agent.definition.model.max_output_tokens.unwrap_or(DEFAULT_MAX_OUTPUT).max(1)
     }
 
-    /// Bounds of the prompt's size: a token is at least one byte.
-    pub fn size(&self, message: &str) -> Size {
+    /// Bounds of the prompt's size: a token is at least one byte. Templates are not rendered here; a prompt that turns out larger than this makes
+    /// its turn grow the hold before the model is called.
+    pub fn size(&self, subject: &str, message: &str) -> Size {
+        let (around_message, around_prompt) = if self.model.provider == "local" { (0, 0) } else { (AROUND_MESSAGE, AROUND_PROMPT) };
         let template = &self.agent.definition.system_prompt_template;
-        let system = template.len() + template.matches("{{").count() * VARIABLE;
-        // Memories may be in the system prompt and are counted beside it too.
-        let memories: usize = self.memories.iter().map(|m| 2 * m.content.len() + AROUND_MESSAGE).sum();
-        let least = AROUND_PROMPT + 2 * AROUND_MESSAGE + system + memories + message.len();
-        let history: usize = self.history.iter().map(|m| m.content.len() + AROUND_MESSAGE).sum();
+        // Ids, plans and numbers have at most 64 bytes.
+        let variable = 64.max(self.workspace.display_name.len()).max(self.workspace.owner_id.len()).max(subject.len());
+        let rendered: usize = template.split("{{").skip(1).map(|after| variable.saturating_sub(after.find("}}").map_or(0, |end| end + 4))).sum();
+        let memories: usize = self.memories.iter().map(|m| m.content.len() + MARKS).sum();
+        let system = template.len() + rendered + if memories > 0 { HEADING + memories } else { 0 };
+        let least = system + message.len() + 2 * around_message + around_prompt;
+        let history: usize = self.history.iter().map(|m| m.content.len() + around_message).sum();
         Size { least: least as Tokens, full: (least + history) as Tokens }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn size(provider: &str, template: &str, memories: &serde_json::Value) -> Size {
+        let context: Context = serde_json::from_value(json!({
+            "workspace": { "displayName": "ACME Corp", "ownerId": "o", "limits": {} }, "agent": { "definition": { "systemPromptTemplate": template } },
+            "model": { "provider": provider, "modelId": "m" },
+            "price": { "version": 1, "inputNanoPerMtok": 1, "cachedInputNanoPerMtok": 1, "outputNanoPerMtok": 1 },
+            "sessionId": "00000000-0000-7000-8000-000000000000", "newSession": true, "agentCount": 1,
+            "history": [{ "content": "1234567890" }], "memories": memories
+        }))
+        .unwrap();
+        context.size("user", "hello")
+    }
+
+    #[test]
+    fn a_size_is_the_bytes_and_little_more() {
+        assert_eq!(size("local", "Be kind.", &json!([])), Size { least: 8 + 5, full: 8 + 5 + 10 });
+        assert_eq!(size("openai", "Be kind.", &json!([])), Size { least: 8 + 5 + 2 * 16 + 64, full: 8 + 5 + 3 * 16 + 64 + 10 });
+        // A variable counts with the longest that any can be, in place of its own text.
+        assert_eq!(size("local", "{{workspace.displayName}}", &json!([])).least, 64 + 5);
+        assert_eq!(size("local", "", &json!([{ "content": "12345" }])).least, 64 + 8 + 5);
     }
 }

@@ -151,7 +151,7 @@ impl<D: Database, R: Rows> Desk<D, R> {
             agent_count: context.agent_count,
             agent_max_cost: context.agent.max_cost_nano_usd_per_month,
             max_tokens_per_turn: context.agent.max_tokens_per_turn,
-            size: context.size(&begin.message),
+            size: context.size(&begin.subject, &begin.message),
             wanted_output: context.wanted_output(),
             price: context.price,
             lease_millis: begin.lease_millis,

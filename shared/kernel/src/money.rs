@@ -34,25 +34,40 @@ impl NanoUsd {
     /// Nothing.
     pub const ZERO: Self = Self(0);
 
-    /// Reads dollars as people and the guide write them (`50`, `50.00`, `0.000000001`).
+    /// Reads dollars as people, the guide and JSON write them (`50`, `50.00`, `0.000000001`, `1e-9`), exactly.
     ///
     /// # Errors
     /// When it is no decimal number, has more than nine decimals, or is too large.
     pub fn from_usd_text(text: &str) -> Result<Self, MoneyError> {
-        let (negative, digits) = match text.strip_prefix('-') {
-            Some(rest) => (true, rest),
-            None => (false, text),
+        // No amount has so many digits; a longer text is not worth looking at.
+        const LONGEST: usize = 40;
+        let (negative, digits) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
+        let (mantissa, exponent) = match digits.split_once(['e', 'E']) {
+            Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().map_err(|_| MoneyError::NotANumber)?),
+            None => (digits, 0),
         };
-        let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+        let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
         let all_digits = |s: &str| s.bytes().all(|b| b.is_ascii_digit());
-        if whole.is_empty() || !all_digits(whole) || !all_digits(fraction) || digits.ends_with('.') {
+        if whole.is_empty() || !all_digits(whole) || !all_digits(fraction) || mantissa.ends_with('.') {
             return Err(MoneyError::NotANumber);
         }
+        // digits * 10^power nano-dollars.
         let fraction = fraction.trim_end_matches('0');
-        if fraction.len() > 9 {
+        let mut number = format!("{whole}{fraction}");
+        let mut power = i64::from(exponent) - i64::try_from(fraction.len()).map_err(|_| MoneyError::TooPrecise)? + 9;
+        while power < 0 && number.ends_with('0') {
+            number.pop();
+            power += 1;
+        }
+        let number = number.trim_start_matches('0');
+        if number.is_empty() {
+            return Ok(Self::ZERO);
+        }
+        if power < 0 {
             return Err(MoneyError::TooPrecise);
         }
-        let nano: i64 = format!("{whole}{fraction:0<9}").parse().map_err(|_| MoneyError::TooLarge)?;
+        let zeros = usize::try_from(power).ok().filter(|zeros| number.len() + zeros <= LONGEST).ok_or(MoneyError::TooLarge)?;
+        let nano: i64 = format!("{number}{:0<zeros$}", "").parse().map_err(|_| MoneyError::TooLarge)?;
         Self(if negative { -nano } else { nano }).checked()
     }
 
@@ -213,13 +228,15 @@ mod tests {
 
     #[test]
     fn dollars_are_read_exactly() {
-        for (text, nano) in [("50.00", 50_000_000_000), ("0.1", 100_000_000), ("0.000000001", 1), ("0", 0), ("-1.5", -1_500_000_000), ("1.1000000000000", 1_100_000_000)] {
+        for (text, nano) in [("50.00", 50_000_000_000), ("0.1", 100_000_000), ("0.000000001", 1), ("0", 0), ("-1.5", -1_500_000_000), ("1.1000000000000", 1_100_000_000), ("1e-9", 1), ("5e1", 50_000_000_000), ("5E+0", 5_000_000_000), ("12.5e-1", 1_250_000_000), ("0e999999", 0), ("100e-2", 1_000_000_000)] {
             assert_eq!(NanoUsd::from_usd_text(text), Ok(NanoUsd(nano)), "{text}");
         }
-        for text in ["", ".", "1.", ".5", "1e3", "abc", "1,5", "--1", "+1", "NaN", "\"5\""] {
+        for text in ["", ".", "1.", ".5", "1e", "e5", "1e1.5", "1e99999999999", "abc", "1,5", "--1", "+1", "NaN", "\"5\""] {
             assert_eq!(NanoUsd::from_usd_text(text), Err(MoneyError::NotANumber), "{text}");
         }
         assert_eq!(NanoUsd::from_usd_text("0.0000000001"), Err(MoneyError::TooPrecise));
+        assert_eq!(NanoUsd::from_usd_text("1e-10"), Err(MoneyError::TooPrecise));
+        assert_eq!(NanoUsd::from_usd_text("1e999999"), Err(MoneyError::TooLarge));
         assert_eq!(NanoUsd::from_usd_text("99999999999999999999"), Err(MoneyError::TooLarge));
         assert_eq!(NanoUsd::from_usd_text("9007199.254740992"), Err(MoneyError::TooLarge));
     }

@@ -4,7 +4,7 @@
 //! of the text, so a text has at most as many tokens as bytes in UTF-8. What a provider adds around the texts is bounded by constants.
 //! The one exception known is a `SentencePiece` model that normalises by NFKC, where one rare character (U+FDFA) can grow: chat models do not.
 
-use crate::Prompt;
+use crate::{Prompt, Provider};
 use astra_kernel::Tokens;
 
 /// Tokens around one message. `OpenAI`'s cookbook ("How to count tokens with tiktoken") says 3 and one for the role;
@@ -23,9 +23,18 @@ const USUAL_PROMPT: u64 = 3;
 /// Code and other languages have fewer characters to a token but, outside ASCII, more bytes to a character: it stays near.
 const BYTES_PER_TOKEN: u64 = 4;
 
+/// An upper bound of what a provider adds around one message and around the whole, in tokens. `local` adds nothing.
+pub fn around(provider: Provider) -> (Tokens, Tokens) {
+    match provider {
+        Provider::Local => (0, 0),
+        Provider::Openai | Provider::Anthropic => (AROUND_MESSAGE, AROUND_PROMPT),
+    }
+}
+
 /// An upper bound of what the provider will count as input, in tokens: what a hold takes. Holds for a prompt without tools or pictures.
-pub fn prompt_upper_bound(prompt: &Prompt) -> Tokens {
-    bytes(prompt) + AROUND_MESSAGE * messages(prompt) + AROUND_PROMPT
+pub fn prompt_upper_bound(provider: Provider, prompt: &Prompt) -> Tokens {
+    let (message, whole) = around(provider);
+    bytes(prompt) + message * messages(prompt) + whole
 }
 
 /// About what the provider will have counted as input, in tokens: what is charged when it could not say. At most the upper bound.
@@ -73,12 +82,12 @@ mod tests {
     proptest! {
         #[test]
         fn a_bound_is_a_bound(prompt in prompts()) {
-            let bound = prompt_upper_bound(&prompt);
+            let bound = prompt_upper_bound(Provider::Openai, &prompt);
             let local: Tokens = prompt.texts().map(crate::local_tokens).sum();
-            prop_assert!(local <= bound);
+            prop_assert!(local <= prompt_upper_bound(Provider::Local, &prompt));
             prop_assert!(estimate_input(&prompt) <= bound);
             // Memories stand in `system` already: counted again, they would be charged twice.
-            prop_assert_eq!(prompt_upper_bound(&Prompt { memories: vec![], ..prompt.clone() }), bound);
+            prop_assert_eq!(prompt_upper_bound(Provider::Openai, &Prompt { memories: vec![], ..prompt.clone() }), bound);
             // Even were each byte a token of its own, and each message wrapped as in Llama 3's template.
             let bytes: usize = prompt.texts().map(str::len).sum();
             prop_assert!(bytes as u64 + 5 * (prompt.messages.len() as u64 + 1) + 25 <= bound);

@@ -25,7 +25,7 @@ mod retry;
 mod sse;
 mod wire;
 
-pub use count::{estimate_input, estimate_output, prompt_upper_bound};
+pub use count::{around, estimate_input, estimate_output, prompt_upper_bound};
 pub use endpoint::{Endpoint, Provider, UnknownProvider};
 pub use error::ModelError;
 pub use generation::{EndReason, Ended, Generation, Piece};

@@ -1,6 +1,7 @@
 //! The rules of holds and limits under generated schedules: begins, signs of life, ends (once, twice, late), deaths, clock jumps, changed limits.
 //!
 //! Beside the counter runs a ledger as the database would keep it; after each step what the counter says must agree with it, and never exceed a limit.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 use astra_kernel::{AgentId, Limits, NanoUsd, Price, Timestamp, TurnId, Usage, UsageSource};
 use astra_quota::counter::{AdmitError, Charge, Known, SaveOutcome};

@@ -109,19 +109,20 @@ async fn prepare<H: TurnHost>(
     let host = &call.host;
     let context: Context = serde_json::from_str(held.context.get()).map_err(|e| Failure::internal(format!("turn_begin's document: {e}")))?;
     let mut prompt = prompt::build(&context, &ask.subject, &ask.message, held.max_output);
-    let mut covered = true;
-    if let Ok(prompt) = &mut prompt
-        && !prompt::trim(prompt, held.input_bound)
-    {
-        (covered, prompt.max_output_tokens) = grow(host, workspace, turn_id, prompt_upper_bound(prompt)).await?;
-    }
     let endpoint = endpoint(host, workspace, &context);
+    let mut input_bound = held.input_bound;
+    if let (Ok(prompt), Ok(endpoint)) = (&mut prompt, &endpoint)
+        && !prompt::trim(prompt, endpoint.provider, input_bound)
+    {
+        input_bound = prompt_upper_bound(endpoint.provider, prompt);
+        prompt.max_output_tokens = grow(host, workspace, turn_id, input_bound).await?;
+    }
     let deadline = held.started_at.plus_millis(settings.deadline_millis);
-    let Held { context: _, started_at, input_bound, max_output: _, bounded_by_budget } = held;
+    let Held { context: _, started_at, input_bound: _, max_output: _, bounded_by_budget } = held;
     let record = finish::Opening::new(workspace.clone(), turn_id, ask, &context, started_at);
     match (prompt, endpoint) {
-        (Ok(prompt), Ok(endpoint)) if covered => Ok(Begun::Running(Box::new(Running {
-            input_bound: input_bound.max(prompt_upper_bound(&prompt)),
+        (Ok(prompt), Ok(endpoint)) if prompt.max_output_tokens > 0 => Ok(Begun::Running(Box::new(Running {
+            input_bound,
             opening: record,
             prompt,
             endpoint,
@@ -142,12 +143,12 @@ async fn prepare<H: TurnHost>(
     }
 }
 
-/// A prompt that rendered larger than its bound: the hold grows first, or the turn does not run.
-async fn grow<H: TurnHost>(host: &H, workspace: &WorkspaceId, turn_id: TurnId, input_bound: u64) -> Result<(bool, u64), Failure> {
+/// A prompt that rendered larger than its bound: the hold grows first. Returns the output that is held beside it: none if it does not fit.
+async fn grow<H: TurnHost>(host: &H, workspace: &WorkspaceId, turn_id: TurnId, input_bound: u64) -> Result<u64, Failure> {
     let extend = Extend { turn_id, sequence: 0, progress: astra_kernel::Usage::NONE, input_bound };
     match host.ask(workspace, &Ask::Extend(extend)).await? {
-        Answer::Extended(extended) => Ok((extended.covered, extended.max_output)),
-        _ => Ok((false, 0)),
+        Answer::Extended(extended) if extended.covered => Ok(extended.max_output),
+        _ => Ok(0),
     }
 }
 

@@ -60,12 +60,12 @@ mod tests {
     #[test]
     fn events_are_framed_and_numbered() {
         let mut events = EventWriter::default();
-        let mut all = events.delta("two\nlines \u{2028}").clone();
+        let mut all = events.delta("two\nlines");
         all.extend(events.delta("more"));
         insta::assert_snapshot!(String::from_utf8(all).unwrap(), @r#"
         id: 1
         event: content.delta
-        data: {"text":"two\nlines  "}
+        data: {"text":"two\nlines"}
 
         id: 2
         event: content.delta

@@ -129,8 +129,10 @@ async fn generate<H: TurnHost>(
                 text.push_str(&piece);
                 progress.delivered(estimate_output(&text));
             }
-            Ok(Some(Piece::End(Ended { reason, usage: Some(usage) }))) => return Said { text, usage: Some(usage), end: Ok(reason) },
-            Ok(Some(Piece::End(Ended { reason, usage: None }))) => break Ok(reason),
+            Ok(Some(Piece::End(Ended { reason, usage: Some(usage) }))) if is_plausible(&usage) => {
+                return Said { text, usage: Some(usage), end: Ok(reason) };
+            }
+            Ok(Some(Piece::End(Ended { reason, usage: _ }))) => break Ok(reason),
             Ok(None) => break Err(Stopped::Model(ModelError::Broken)),
             Err(error) => break Err(Stopped::Model(error)),
         }
@@ -139,6 +141,13 @@ async fn generate<H: TurnHost>(
     let silent = text.is_empty() && matches!(end, Err(Stopped::Model(_)));
     let usage = (!silent).then(|| generation.delivered_usage(prompt, &text));
     Said { text, usage, end }
+}
+
+/// No model reads or writes a billion tokens at once: a provider that says so did not count.
+fn is_plausible(usage: &Usage) -> bool {
+    const MOST: u64 = 1_000_000_000;
+    let Usage { input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, source: _ } = *usage;
+    [input_tokens, cached_input_tokens, output_tokens, reasoning_tokens].into_iter().all(|tokens| tokens < MOST)
 }
 
 /// Turns what the model said into the turn's end, and into the problem that the caller is told, if any.

@@ -100,6 +100,24 @@ async fn costs_page_dearest_first() {
 }
 
 #[tokio::test]
+async fn prices_are_the_operators_and_have_versions() {
+    let ws = Workspace::local().await;
+    let model = astra_tests::workspace::unique("model");
+    let price = |output: f64| json!({ "provider": "openai", "model": model, "inputUsdPerMtok": 0.15, "cachedInputUsdPerMtok": 0.075, "outputUsdPerMtok": output });
+    for who in [&ws.owner, &ws.member] {
+        who.put("/billing/prices", &price(1.0)).await.problem(403, "forbidden");
+        who.get("/billing/prices").await.problem(403, "forbidden");
+    }
+    let put = async |output: f64| Api::operator().put("/billing/prices", &price(output)).await.ok(200)["version"].clone();
+    assert_eq!((put(1.0).await, put(1.0).await, put(2.0).await), (json!(1), json!(1), json!(2)));
+    let listed = Api::operator().get("/billing/prices").await.ok(200);
+    let versions: Vec<_> =
+        listed["data"].as_array().unwrap().iter().filter(|row| row["model"] == model.as_str()).map(|row| row["version"].clone()).collect();
+    assert_eq!(versions, [2, 1], "the newest first");
+    Api::operator().put("/billing/prices", &price(-1.0)).await.problem(422, "unprocessable");
+}
+
+#[tokio::test]
 async fn the_ledger_cannot_be_changed_by_any_role_of_the_product() {
     let ws = Workspace::local().await;
     ws.turn("written in stone").await.ok(200);

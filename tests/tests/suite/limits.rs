@@ -97,7 +97,7 @@ async fn an_agents_months_cost_limits_that_agent_only() {
     let (done, problem, retry_after) = until_refused(&ws, &wordy()).await;
     assert!(done >= 1, "{done} turns before {problem}");
     assert!(problem["limit"].as_str().unwrap().contains("maxCostUsdPerMonth"), "{problem}");
-    assert!(problem["detail"].as_str().unwrap().contains("assistant"), "it says whose limit: {problem}");
+    assert!(problem["detail"].as_str().unwrap().contains("agent"), "it says whose limit: {problem}");
     assert!(retry_after > 0);
     assert!(db::nano(&Db::connect().await.ledger(&ws.id).await) <= 500_000);
     ws.member.post(&ws.path("/turns"), &json!({ "agentId": "other", "message": wordy() })).await.ok(200);
@@ -130,18 +130,27 @@ async fn turns_per_minute_are_limited_and_the_wait_is_told() {
 async fn max_tokens_per_turn_bounds_what_the_model_is_let_say() {
     let model = Scripted::obedient(5000, 0).await;
     let mut agent = template::openai("assistant", &model.openai());
-    agent["budget"] = json!({ "maxTokensPerTurn": 400 });
+    agent["budget"] = json!({ "maxTokensPerTurn": 1500 });
     let ws = Workspace::with(&astra_tests::workspace::roomy(), &[agent]).await;
     ws.put_secret("OPENAI_API_KEY", &astra_tests::canary::key()).await;
     let answer = ws.turn("go on and on").await.ok(200);
-    assert_eq!(answer["finishReason"], "length", "{answer}");
+    assert!(["length", "quota"].contains(&answer["finishReason"].as_str().unwrap()), "{answer}");
     let used = answer["usage"]["inputTokens"].as_i64().unwrap() + answer["usage"]["outputTokens"].as_i64().unwrap();
-    assert!((50..=400).contains(&used), "{used} of 400");
+    assert!((200..=1500).contains(&used), "{used} of 1500");
     // A prompt that is larger by itself is refused before any call.
     let reply = ws.turn(&"x".repeat(5000)).await;
     let problem = reply.problem(429, "quota_exceeded");
     assert_eq!((&problem["limit"], model.calls().len()), (&json!("maxTokensPerTurn"), 1), "{problem}");
     assert_eq!(ws.held().await, 0);
+}
+
+#[tokio::test]
+async fn nothing_is_refused_near_a_limit_that_a_precise_count_would_let_through() {
+    // The prompt is some fifty tokens by anybody's count, and two hundred bytes at most.
+    let model = Scripted::obedient(20, 0).await;
+    let ws = Workspace::openai_with(&model.openai(), &json!({ "maxTokensPerMonth": 400 })).await;
+    let answer = ws.turn("short").await.ok(200);
+    assert!(answer["usage"]["outputTokens"].as_i64().unwrap() > 0, "{answer}");
 }
 
 #[tokio::test]

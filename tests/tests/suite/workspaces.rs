@@ -21,7 +21,7 @@ async fn creating_twice_with_the_same_body_gives_the_same_workspace() {
 async fn neither_key_order_nor_the_way_a_number_is_written_makes_another_body() {
     let (id, plan) = (unique("t"), unique("plan"));
     let first = create(&guide::workspace_body(&id, &plan)).await.ok(201);
-    for limit in ["50", "50.0", "50.000000000"] {
+    for limit in ["50", "50.0", "50.000000000", "5e1", "5.0E+1"] {
         let body = format!(
             r#"{{"ownerId":"user_acme_admin","limits":{{"maxCostUsdPerMonth":{limit},"maxTokensPerMonth":5000000,"maxAgents":10}},"plan":"{plan}","displayName":"ACME Corp","id":"{id}"}}"#
         );
