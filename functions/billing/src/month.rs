@@ -31,7 +31,9 @@ pub(crate) struct WorkspacePath {
     pub(crate) workspace_id: String,
 }
 
-/// For the documentation: a page of a list, as `astra_host::paging::PageBody` writes it.
+/// One page of a list.
+//
+// For the documentation: what `astra_host::paging::PageBody` writes.
 #[derive(utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Page)]

@@ -1,7 +1,7 @@
 //! Agents of a workspace: what its plan's template gives, and its own, which stand in for the template's of the same id.
 
-use crate::amount::{Budget, BudgetForm, JsonBudget, WorkspaceLimit};
-use crate::definition::{AgentBody, Definition, Model, StoredBudget};
+use crate::amount::{Budget, JsonBudget, WorkspaceLimit, write_usd};
+use crate::definition::{AgentBody, AgentForm, Definition, Model, StoredBudget};
 use crate::fields::{PageForm, WorkspacePath};
 use crate::plans::allows_http;
 use crate::prompt::{self, Id, Names, WorkspaceNames};
@@ -9,7 +9,6 @@ use crate::workspaces::existing;
 use astra_host::paging::PageBody;
 use astra_host::routes::{Params, Unread};
 use astra_host::{Allowed, Call, Failure, Host};
-use astra_kernel::money::usd_number;
 use astra_kernel::{AgentId, Claims, Code, NanoUsd, Permission, Problem, Role};
 use astra_store::agents::AgentOutcome;
 use astra_store::workspaces::Workspace;
@@ -65,28 +64,20 @@ pub(crate) struct AgentView {
 #[derive(Debug, Default, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = AgentLimits)]
+#[expect(clippy::struct_field_names, reason = "the API's names")]
 pub(crate) struct BudgetView {
     /// Input and output tokens of one turn.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     max_tokens_per_turn: Option<i64>,
-    /// Cost in a calendar month (UTC).
-    #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    max_cost: Option<MonthlyCost>,
-}
-
-/// An amount, exact and for people.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase")]
-struct MonthlyCost {
-    /// Nano-dollars.
-    #[schema(value_type = i64)]
-    max_cost_nano_usd_per_month: NanoUsd,
-    /// Dollars.
-    #[serde(serialize_with = "usd_number")]
-    #[schema(value_type = f64)]
-    max_cost_usd_per_month: NanoUsd,
+    /// Nano-dollars in a calendar month (UTC).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<i64>, nullable = false)]
+    max_cost_nano_usd_per_month: Option<NanoUsd>,
+    /// Dollars in a calendar month (UTC).
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "write_usd")]
+    #[schema(value_type = Option<f64>, nullable = false)]
+    max_cost_usd_per_month: Option<NanoUsd>,
 }
 
 impl AgentView {
@@ -114,8 +105,8 @@ impl AgentView {
             Budget::Amount(amount) => Some(amount),
             Budget::Workspace(WorkspaceLimit::MaxCostPerMonth) => workspace.limits.max_cost_nano_usd_per_month,
         });
-        let max_cost = max_cost.map(|n| MonthlyCost { max_cost_nano_usd_per_month: n, max_cost_usd_per_month: n });
-        Self { id, source, display_name, model, system_prompt_template, budget: BudgetView { max_tokens_per_turn, max_cost } }
+        let budget = BudgetView { max_tokens_per_turn, max_cost_nano_usd_per_month: max_cost, max_cost_usd_per_month: max_cost };
+        Self { id, source, display_name, model, system_prompt_template, budget }
     }
 }
 
@@ -139,7 +130,7 @@ pub(crate) async fn list<H: Host>(call: Call<H>, Params(path): Params<WorkspaceP
 
 /// Writes an agent of the workspace's own.
 #[utoipa::path(
-    put, path = "/workspaces/{workspaceId}/agents/{agentId}", tag = "agents", operation_id = "putAgent", params(AgentPath), request_body = AgentBody<BudgetForm>,
+    put, path = "/workspaces/{workspaceId}/agents/{agentId}", tag = "agents", operation_id = "putAgent", params(AgentPath), request_body = AgentForm,
     responses(
         (status = 200, description = "The agent as it is now", body = AgentView),
         (status = 429, description = "The workspace has as many agents as its limit maxAgents allows"),

@@ -97,17 +97,28 @@ impl From<YamlBudget> for Budget {
     }
 }
 
+/// Writes an amount as a number of dollars, if there is one. For `serialize_with` beside `skip_serializing_if`.
+#[expect(clippy::ref_option, reason = "serde's signature")]
+pub(crate) fn write_usd<S: Serializer>(amount: &Option<NanoUsd>, serializer: S) -> Result<S::Ok, S::Error> {
+    match amount {
+        Some(amount) => astra_kernel::money::usd_number(amount, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
 /// Writes a budget as the API reads it: a number of dollars, or the reference.
 #[expect(clippy::ref_option, reason = "serde's signature")]
 pub(crate) fn write_budget<S: Serializer>(budget: &Option<Budget>, serializer: S) -> Result<S::Ok, S::Error> {
     match budget {
-        Some(Budget::Amount(amount)) => astra_kernel::money::usd_number(amount, serializer),
+        Some(Budget::Amount(amount)) => write_usd(&Some(*amount), serializer),
         Some(Budget::Workspace(WorkspaceLimit::MaxCostPerMonth)) => serializer.serialize_str(REFERENCE),
         None => serializer.serialize_none(),
     }
 }
 
-/// For the documentation: what [`JsonBudget`] and [`YamlBudget`] read.
+/// Dollars in a calendar month (UTC): a number, a decimal text, or the reference to the workspace's limit.
+//
+// For the documentation: what [`JsonBudget`] and [`YamlBudget`] read.
 #[derive(utoipa::ToSchema)]
 #[serde(untagged)]
 #[schema(as = MonthlyBudget)]

@@ -22,8 +22,8 @@ pub(crate) enum Provider {
 }
 
 /// An agent. Its name and its system prompt are templates over `workspace`, `agent`, `user` and `memories`.
-///
-/// `B` is how the format at hand writes a budget.
+//
+// `B` is how the format at hand writes a budget.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, bound(deserialize = "B: Deserialize<'de>"))]
 #[schema(as = AgentDefinition, bound = "")]
@@ -41,13 +41,17 @@ pub(crate) struct AgentBody<B> {
     pub(crate) system_prompt_template: String,
     /// What it may use at most.
     #[serde(default, deserialize_with = "present", bound(deserialize = "B: Deserialize<'de>"))]
-    #[schema(value_type = Option<BudgetBody<BudgetForm>>, nullable = false)]
+    #[schema(value_type = Option<AgentBudgetForm>, nullable = false)]
     pub(crate) budget: Option<BudgetBody<B>>,
     /// Its boundary.
     #[serde(default, deserialize_with = "present")]
     #[schema(nullable = false)]
     pub(crate) permissions: Option<PermissionsBody>,
 }
+
+/// What is described of [`AgentBody`]: the same for each format. (Without an alias its name would carry its parameter's.)
+pub(crate) type AgentForm = AgentBody<BudgetForm>;
+type AgentBudgetForm = BudgetBody<BudgetForm>;
 
 /// An agent's model.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]

@@ -1,8 +1,7 @@
 //! A workspace's limits on the wire. Cost is a number of dollars there and integer nano-dollars everywhere else.
 
-use crate::amount::Usd;
+use crate::amount::{Usd, write_usd};
 use crate::fields::{Change, Count, present};
-use astra_kernel::money::usd_number;
 use astra_kernel::{Limits, NanoUsd};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -105,21 +104,13 @@ pub(crate) struct LimitsView {
     #[schema(nullable = false)]
     max_tokens_per_month: Option<i64>,
     /// Dollars in a calendar month (UTC).
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "usd")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "write_usd")]
     #[schema(value_type = Option<f64>, nullable = false)]
     max_cost_usd_per_month: Option<NanoUsd>,
     /// Turns begun within a minute.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     max_turns_per_minute: Option<i64>,
-}
-
-#[expect(clippy::ref_option, reason = "serde's signature")]
-fn usd<S: serde::Serializer>(amount: &Option<NanoUsd>, serializer: S) -> Result<S::Ok, S::Error> {
-    match amount {
-        Some(amount) => usd_number(amount, serializer),
-        None => serializer.serialize_none(),
-    }
 }
 
 impl From<Limits> for LimitsView {

@@ -1,7 +1,7 @@
 //! A plan's agent template: `astra.yml`, as the guide prints it.
 
-use crate::amount::{BudgetForm, YamlBudget};
-use crate::definition::{AgentBody, Definition};
+use crate::amount::YamlBudget;
+use crate::definition::{AgentBody, AgentForm, Definition};
 use astra_kernel::Problem;
 use serde::Deserialize;
 use std::collections::HashSet;
@@ -36,8 +36,8 @@ impl utoipa::ToSchema for NamedAgent {
 
     fn schemas(schemas: &mut Vec<(String, utoipa::openapi::RefOr<utoipa::openapi::Schema>)>) {
         use utoipa::PartialSchema as _;
-        schemas.push(("AgentDefinition".to_owned(), AgentBody::<BudgetForm>::schema()));
-        AgentBody::<BudgetForm>::schemas(schemas);
+        schemas.push(("AgentDefinition".to_owned(), AgentForm::schema()));
+        AgentForm::schemas(schemas);
     }
 }
 
