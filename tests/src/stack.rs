@@ -25,6 +25,12 @@ pub async fn restart_postgres() {
     run(&["restart", "postgres"]).await;
 }
 
+/// Starts what a test before this one may have left away.
+pub async fn whole() {
+    run(&["start", "postgres"]).await;
+    run(&["start", "workerd"]).await;
+}
+
 /// What the functions have logged.
 pub async fn logs() -> String {
     run(&["logs", "workerd"]).await

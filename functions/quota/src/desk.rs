@@ -411,12 +411,7 @@ fn charge(record: &Record) -> Charge {
 }
 
 fn refuse(error: StoreError) -> Answer {
-    match error {
-        StoreError::Unreachable => Answer::Unavailable,
-        StoreError::Fault(state) if state.starts_with("53") || state.starts_with("57") => Answer::Unavailable,
-        StoreError::Fault(state) => Answer::Fault(state),
-        StoreError::Shape(what) => Answer::Fault(format!("shape of {what}")),
-    }
+    if error.is_passing() { Answer::Unavailable } else { Answer::Fault(error.to_string()) }
 }
 
 fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, StoreError> {

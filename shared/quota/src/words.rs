@@ -200,7 +200,7 @@ pub enum Answer {
     Forgotten,
     /// The database cannot be reached; nothing was done.
     Unavailable,
-    /// The database refused the statement: a fault of ours. The SQLSTATE.
+    /// The database refused the statement, or answered out of form: a fault of ours. For the log.
     Fault(String),
 }
 

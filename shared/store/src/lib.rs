@@ -37,16 +37,26 @@ pub enum StoreError {
     Shape(&'static str),
 }
 
+impl StoreError {
+    /// Whether the database is away or not taking work, so that the same call may do better later. SQLSTATE classes: 08 connection (a pooler says
+    /// so when its server is away), 40 rolled back because of what others did at the same moment, 53 out of connections, memory or disk,
+    /// 57 shutting down or cancelled.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Unreachable => true,
+            Self::Fault(state) => ["08", "40", "53", "57"].iter().any(|class| state.starts_with(class)),
+            Self::Shape(_) => false,
+        }
+    }
+}
+
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Unreachable => {
                 Self::new(Code::Unavailable, "The database cannot be reached. Nothing was changed; try again.").with_retry_after(1)
             }
-            // 40xxx: rolled back because of what others did at the same moment; 53xxx: out of connections, memory, disk; 57xxx: shutting down, cancelled.
-            StoreError::Fault(state) if ["40", "53", "57"].iter().any(|class| state.starts_with(class)) => {
-                Self::new(Code::Unavailable, "The database is not taking work just now. Try again.").with_retry_after(1)
-            }
+            _ if error.is_passing() => Self::new(Code::Unavailable, "The database is not taking work just now. Try again.").with_retry_after(1),
             StoreError::Fault(_) | StoreError::Shape(_) => {
                 Self::new(Code::Internal, "An internal error. The request id names it in the log.")
             }

@@ -203,7 +203,8 @@ fn denied(document: &str) -> Result<Begun, Failure> {
 
 fn replayed(replay: Option<serde_json::Map<String, serde_json::Value>>, error_code: Option<String>) -> Result<Begun, Failure> {
     if let Some(error) = error_code {
-        let code = Code::ALL.into_iter().find(|code| code.as_str() == error).unwrap_or(Code::Unavailable);
+        // What passes would be asked for again and again: this does not pass.
+        let code = Code::ALL.into_iter().find(|code| code.as_str() == error && code.status() != 503).unwrap_or(Code::Conflict);
         let detail = format!("The turn with this Idempotency-Key failed ({error}). It is not run again: send a new key to try again.");
         return Err(Problem::new(code, detail).into());
     }

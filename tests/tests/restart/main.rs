@@ -52,6 +52,7 @@ async fn assert_whole(ws: &Workspace) {
 }
 
 async fn workspace_on(model: &Scripted) -> Workspace {
+    stack::whole().await;
     Workspace::openai_with(&model.openai(), &json!({ "maxCostUsdPerMonth": 1 })).await
 }
 
@@ -61,6 +62,7 @@ fn slow_answer() -> Vec<Act> {
 
 #[tokio::test]
 async fn kf13_a_restart_of_workerd_between_turns_loses_nothing_and_refills_nothing() {
+    stack::whole().await;
     let ws = Workspace::with(&json!({ "maxCostUsdPerMonth": 1, "maxTurnsPerMinute": 1000 }), &[template::local("assistant")]).await;
     let first = ws.turn("before").await.ok(200);
     let before = ws.window("maxCostUsdPerMonth").await;
@@ -141,6 +143,7 @@ async fn a_retry_under_the_same_key_after_workerd_died_is_not_charged_twice() {
 
 #[tokio::test]
 async fn a_restart_of_postgres_between_turns_is_got_over() {
+    stack::whole().await;
     let ws = Workspace::with(&json!({ "maxCostUsdPerMonth": 1 }), &[template::local("assistant")]).await;
     ws.turn("before").await.ok(200);
     stack::restart_postgres().await;
