@@ -1,7 +1,7 @@
 //! Agents of a workspace: what its plan's template gives, and its own, which stand in for the template's of the same id.
 
-use crate::amount::{Budget, JsonBudget, WorkspaceLimit, write_usd};
-use crate::definition::{AgentBody, AgentForm, Definition, Model, StoredBudget};
+use crate::amount::{Budget, WorkspaceLimit, write_usd};
+use crate::definition::{AgentBody, Definition, Model, StoredBudget};
 use crate::fields::{PageForm, WorkspacePath};
 use crate::plans::allows_http;
 use crate::prompt::{self, Id, Names, WorkspaceNames};
@@ -130,7 +130,7 @@ pub(crate) async fn list<H: Host>(call: Call<H>, Params(path): Params<WorkspaceP
 
 /// Writes an agent of the workspace's own.
 #[utoipa::path(
-    put, path = "/workspaces/{workspaceId}/agents/{agentId}", tag = "agents", operation_id = "putAgent", params(AgentPath), request_body = AgentForm,
+    put, path = "/workspaces/{workspaceId}/agents/{agentId}", tag = "agents", operation_id = "putAgent", params(AgentPath), request_body = AgentBody,
     responses(
         (status = 200, description = "The agent as it is now", body = AgentView),
         (status = 429, description = "The workspace has as many agents as its limit maxAgents allows"),
@@ -139,7 +139,7 @@ pub(crate) async fn list<H: Host>(call: Call<H>, Params(path): Params<WorkspaceP
 pub(crate) async fn put<H: Host>(call: Call<H>, Params(path): Params<AgentPath>, request: Unread) -> Result<Json<AgentView>, Failure> {
     let Allowed { claims, data } = call.tenant(&path.workspace_id, Permission::AgentWrite)?;
     let id = checked_id(path.agent_id)?;
-    let body: AgentBody<JsonBudget> = request.json().await?;
+    let body: AgentBody = request.json().await?;
     if body.model.endpoint.is_some() && claims.role() != Some(Role::Operator) {
         return Err(Problem::new(Code::Forbidden, "/model/endpoint is the operator's to set: leave it out.").into());
     }

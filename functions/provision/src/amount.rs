@@ -59,11 +59,11 @@ impl Budget {
     }
 }
 
-/// A budget as a JSON request writes it: a number, a decimal string, or the reference.
+/// A budget as requests write it: a number, a decimal text, or the reference.
 #[derive(Debug)]
-pub(crate) struct JsonBudget(Budget);
+pub(crate) struct BudgetBody(pub(crate) Budget);
 
-impl<'de> Deserialize<'de> for JsonBudget {
+impl<'de> Deserialize<'de> for BudgetBody {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let raw = Box::<RawValue>::deserialize(deserializer)?;
         let text = if raw.get().starts_with('"') {
@@ -72,28 +72,6 @@ impl<'de> Deserialize<'de> for JsonBudget {
             Cow::Borrowed(raw.get())
         };
         Budget::parse(&text).map(Self).map_err(D::Error::custom)
-    }
-}
-
-/// A budget as YAML writes it: a scalar, whose text is read as it stands, quoted or not.
-#[derive(Debug)]
-pub(crate) struct YamlBudget(Budget);
-
-impl<'de> Deserialize<'de> for YamlBudget {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Budget::parse(&String::deserialize(deserializer)?).map(Self).map_err(D::Error::custom)
-    }
-}
-
-impl From<JsonBudget> for Budget {
-    fn from(JsonBudget(budget): JsonBudget) -> Self {
-        budget
-    }
-}
-
-impl From<YamlBudget> for Budget {
-    fn from(YamlBudget(budget): YamlBudget) -> Self {
-        budget
     }
 }
 
@@ -118,7 +96,7 @@ pub(crate) fn write_budget<S: Serializer>(budget: &Option<Budget>, serializer: S
 
 /// Dollars in a calendar month (UTC): a number, a decimal text, or the reference to the workspace's limit.
 //
-// For the documentation: what [`JsonBudget`] and [`YamlBudget`] read.
+// For the documentation: what [`BudgetBody`] reads.
 #[derive(utoipa::ToSchema)]
 #[serde(untagged)]
 #[schema(as = MonthlyBudget)]
@@ -142,7 +120,7 @@ mod tests {
 
     #[test]
     fn a_budget_is_an_amount_or_the_one_reference() {
-        let json = |s: &str| serde_json::from_str::<JsonBudget>(s).map(Budget::from).map_err(|e| e.to_string());
+        let json = |s: &str| serde_json::from_str::<BudgetBody>(s).map(|BudgetBody(budget)| budget).map_err(|e| e.to_string());
         for text in ["50", "50.00", "\"50\"", "\"50.000\""] {
             assert_eq!(json(text), Ok(Budget::Amount(NanoUsd(50_000_000_000))), "{text}");
         }

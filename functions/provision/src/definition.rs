@@ -1,6 +1,6 @@
 //! An agent's definition: as requests write it, as it is stored (and read by turns), and the way between.
 
-use crate::amount::{Budget, BudgetForm, write_budget};
+use crate::amount::{Budget, BudgetBody, BudgetForm, write_budget};
 use crate::fields::{Positive, Text, present};
 use crate::prompt;
 use astra_kernel::{AgentId, Problem};
@@ -22,12 +22,10 @@ pub(crate) enum Provider {
 }
 
 /// An agent. Its name and its system prompt are templates over `workspace`, `agent`, `user` and `memories`.
-//
-// `B` is how the format at hand writes a budget.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, bound(deserialize = "B: Deserialize<'de>"))]
-#[schema(as = AgentDefinition, bound = "")]
-pub(crate) struct AgentBody<B> {
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(as = AgentDefinition)]
+pub(crate) struct AgentBody {
     /// The agent's id: required in a template; elsewhere the path says it and this, if there, says the same.
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<String>, nullable = false, min_length = 1, max_length = 64, pattern = "^[a-zA-Z0-9][a-zA-Z0-9._-]*$")]
@@ -40,18 +38,14 @@ pub(crate) struct AgentBody<B> {
     #[schema(min_length = 1, max_length = 65_536, pattern = r"^[^\u0000]*$")]
     pub(crate) system_prompt_template: String,
     /// What it may use at most.
-    #[serde(default, deserialize_with = "present", bound(deserialize = "B: Deserialize<'de>"))]
-    #[schema(value_type = Option<AgentBudgetForm>, nullable = false)]
-    pub(crate) budget: Option<BudgetBody<B>>,
+    #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false)]
+    pub(crate) budget: Option<LimitsBody>,
     /// Its boundary.
     #[serde(default, deserialize_with = "present")]
     #[schema(nullable = false)]
     pub(crate) permissions: Option<PermissionsBody>,
 }
-
-/// What is described of [`AgentBody`]: the same for each format. (Without an alias its name would carry its parameter's.)
-pub(crate) type AgentForm = AgentBody<BudgetForm>;
-type AgentBudgetForm = BudgetBody<BudgetForm>;
 
 /// An agent's model.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
@@ -78,9 +72,9 @@ pub(crate) struct ModelBody {
 
 /// What an agent may use at most.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, bound(deserialize = "B: Deserialize<'de>"))]
-#[schema(as = AgentBudget, bound = "")]
-pub(crate) struct BudgetBody<B> {
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(as = AgentBudget)]
+pub(crate) struct LimitsBody {
     /// Input and output tokens of one turn.
     #[serde(default, deserialize_with = "present")]
     #[schema(nullable = false)]
@@ -88,7 +82,7 @@ pub(crate) struct BudgetBody<B> {
     /// Dollars in a calendar month (UTC): a number, a decimal text, or `{{workspace.limits.maxCostUsdPerMonth}}`.
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<BudgetForm>, nullable = false)]
-    max_cost_usd_per_month: Option<B>,
+    max_cost_usd_per_month: Option<BudgetBody>,
 }
 
 /// An agent's boundary: there is one, and it cannot be widened.
@@ -167,7 +161,7 @@ pub(crate) struct StoredBudget {
     pub(crate) max_cost_usd_per_month: Option<Budget>,
 }
 
-impl<B: Into<Budget>> AgentBody<B> {
+impl AgentBody {
     /// Checks what a type cannot say. `at` is the agent's JSON pointer.
     ///
     /// # Errors
@@ -189,9 +183,9 @@ impl<B: Into<Budget>> AgentBody<B> {
             check_endpoint(endpoint, allow_http).map_err(|why| Problem::field(format!("{at}/model/endpoint"), why))?;
         }
         let model = Model { provider, model_id: model_id.into_string(), endpoint, max_output_tokens: max_output_tokens.map(|n| n.0) };
-        let budget = budget.map(|BudgetBody { max_tokens_per_turn, max_cost_usd_per_month }| StoredBudget {
+        let budget = budget.map(|LimitsBody { max_tokens_per_turn, max_cost_usd_per_month }| StoredBudget {
             max_tokens_per_turn: max_tokens_per_turn.map(|n| n.0),
-            max_cost_usd_per_month: max_cost_usd_per_month.map(Into::into),
+            max_cost_usd_per_month: max_cost_usd_per_month.map(|BudgetBody(budget)| budget),
         });
         Ok(Definition { id, display_name: display_name.into_string(), model, system_prompt_template, budget, permissions })
     }

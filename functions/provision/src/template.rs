@@ -1,7 +1,8 @@
 //! A plan's agent template: `astra.yml`, as the guide prints it.
 
-use crate::amount::YamlBudget;
-use crate::definition::{AgentBody, AgentForm, Definition};
+use crate::definition::{AgentBody, Definition};
+use crate::yaml;
+use astra_host::web::parse_json;
 use astra_kernel::Problem;
 use serde::Deserialize;
 use std::collections::HashSet;
@@ -16,7 +17,7 @@ pub(crate) const MAX_BYTES: usize = 256 * 1024;
 pub(crate) struct TemplateBody {
     /// The agents, each under its own id.
     #[schema(value_type = Vec<NamedAgent>)]
-    agents: Vec<AgentBody<YamlBudget>>,
+    agents: Vec<AgentBody>,
 }
 
 /// For the documentation: an agent whose id is required.
@@ -36,8 +37,8 @@ impl utoipa::ToSchema for NamedAgent {
 
     fn schemas(schemas: &mut Vec<(String, utoipa::openapi::RefOr<utoipa::openapi::Schema>)>) {
         use utoipa::PartialSchema as _;
-        schemas.push(("AgentDefinition".to_owned(), AgentForm::schema()));
-        AgentForm::schemas(schemas);
+        schemas.push(("AgentDefinition".to_owned(), AgentBody::schema()));
+        AgentBody::schemas(schemas);
     }
 }
 
@@ -46,7 +47,7 @@ impl utoipa::ToSchema for NamedAgent {
 /// # Errors
 /// `422` with the JSON pointer of what does not fit, or the line where it is no YAML.
 pub(crate) fn parse(yaml: &str, allow_http: bool) -> Result<Vec<Definition>, Problem> {
-    let TemplateBody { agents } = read(yaml)?;
+    let TemplateBody { agents } = parse_json(yaml::to_json(yaml, 4 * MAX_BYTES)?.as_bytes())?;
     let mut ids = HashSet::new();
     let mut definitions = Vec::with_capacity(agents.len());
     for (position, agent) in agents.into_iter().enumerate() {
@@ -58,55 +59,6 @@ pub(crate) fn parse(yaml: &str, allow_http: bool) -> Result<Vec<Definition>, Pro
         definitions.push(agent.check(id, &at, allow_http)?);
     }
     Ok(definitions)
-}
-
-fn read(yaml: &str) -> Result<TemplateBody, Problem> {
-    // Postgres' text holds no U+0000, and YAML allows none.
-    if yaml.contains('\0') {
-        return Err(Problem::field("/", "YAML holds no U+0000"));
-    }
-    let mut track = serde_path_to_error::Track::new();
-    let read = serde_saphyr::with_deserializer_from_str_with_options(yaml, options(), |deserializer| {
-        TemplateBody::deserialize(serde_path_to_error::Deserializer::new(deserializer, &mut track))
-    });
-    read.map_err(|error| {
-        let pointer = pointer(&track.path());
-        let place = error.location().map(|l| format!(" (line {}, column {})", l.line(), l.column())).unwrap_or_default();
-        let what = error.without_snippet().to_string();
-        let what = what.split(" at line ").next().unwrap_or_default().replace("invalid i64", "not a whole number");
-        Problem::field(if pointer.is_empty() { "/".to_owned() } else { pointer }, format!("{what}{place}"))
-    })
-}
-
-fn pointer(path: &serde_path_to_error::Path) -> String {
-    use serde_path_to_error::Segment;
-    path.iter()
-        .filter_map(|segment| match segment {
-            Segment::Map { key } => Some(format!("/{}", key.replace('~', "~0").replace('/', "~1"))),
-            Segment::Seq { index } => Some(format!("/{index}")),
-            Segment::Enum { .. } | Segment::Unknown => None,
-        })
-        .collect()
-}
-
-/// Limits for YAML that nests, repeats or expands more than a template has cause to. Its size is limited when it is read.
-fn options() -> serde_saphyr::Options {
-    serde_saphyr::options! {
-        budget: serde_saphyr::budget! {
-            max_depth: 16,
-            max_documents: 1,
-            max_events: 50_000,
-            max_nodes: 50_000,
-            max_aliases: 100,
-            max_anchors: 100,
-            max_total_scalar_bytes: MAX_BYTES,
-        },
-        alias_limits: serde_saphyr::alias_limits! {
-            max_total_replayed_events: 10_000,
-            max_replay_stack_depth: 4,
-        },
-        with_snippet: false,
-    }
 }
 
 #[cfg(test)]

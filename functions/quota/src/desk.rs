@@ -410,6 +410,7 @@ fn charge(record: &Record) -> Charge {
     Charge { cost: record.cost_nano_usd, tokens: i64::try_from(record.usage.total_tokens()).unwrap_or(i64::MAX) }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "called by unwrap_or_else")]
 fn refuse(error: StoreError) -> Answer {
     if error.is_passing() { Answer::Unavailable } else { Answer::Fault(error.to_string()) }
 }

@@ -101,7 +101,9 @@ impl Rows for Kept {
         true
     }
     fn delete(&self, turns: &[TurnId]) {
-        turns.iter().for_each(|turn| drop(self.0.borrow_mut().remove(turn)));
+        for turn in turns {
+            self.0.borrow_mut().remove(turn);
+        }
     }
 }
 

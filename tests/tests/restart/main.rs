@@ -33,6 +33,22 @@ async fn until_it_works(ws: &Workspace, message: &str) -> Value {
     .await
 }
 
+/// Starts what a test before this one may have left away, and waits until turns go through: a pooler remembers for a while that a login failed.
+async fn a_well_stack() {
+    stack::whole().await;
+    wait::until("a healthy /healthz", SOON, async || match Api::anonymous().request(http::Method::GET, "/healthz").try_send().await {
+        Ok(reply) if reply.status == 200 => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    let ws = Workspace::local().await;
+    wait::until("a turn that goes through", SOON, async || match ws.turn("is all well?").await.status {
+        200 => Ok(()),
+        status => Err(status),
+    })
+    .await;
+}
+
 /// What must be so of a workspace at rest, whatever happened to it: each turn has one entry of the same cost and the user's words; the
 /// counter agrees with the ledger; nothing is held.
 async fn assert_whole(ws: &Workspace) {
@@ -52,8 +68,13 @@ async fn assert_whole(ws: &Workspace) {
 }
 
 async fn workspace_on(model: &Scripted) -> Workspace {
-    stack::whole().await;
+    a_well_stack().await;
     Workspace::openai_with(&model.openai(), &json!({ "maxCostUsdPerMonth": 1 })).await
+}
+
+async fn under_key(api: &Api, ws: &Workspace, key: &str, message: &str) -> Reply {
+    let request = api.request(http::Method::POST, &ws.path("/turns")).json(&Workspace::turn_body(message));
+    request.header("idempotency-key", key).send().await
 }
 
 fn slow_answer() -> Vec<Act> {
@@ -62,14 +83,21 @@ fn slow_answer() -> Vec<Act> {
 
 #[tokio::test]
 async fn kf13_a_restart_of_workerd_between_turns_loses_nothing_and_refills_nothing() {
-    stack::whole().await;
+    a_well_stack().await;
     let ws = Workspace::with(&json!({ "maxCostUsdPerMonth": 1, "maxTurnsPerMinute": 1000 }), &[template::local("assistant")]).await;
-    let first = ws.turn("before").await.ok(200);
+    let key = unique("key");
+    let first = under_key(&ws.member, &ws, &key, "before").await.ok(200);
     let before = ws.window("maxCostUsdPerMonth").await;
     stack::restart_workerd().await;
     assert_eq!(ws.window("maxCostUsdPerMonth").await["used"], before["used"]);
     ws.turn_in(&first["sessionId"], "after").await.ok(200);
     assert_eq!(Db::connect().await.messages(&ws.id).await.len(), 4);
+    assert_whole(&ws).await;
+    let again = under_key(&ws.member, &ws, &key, "before").await.ok(200);
+    assert_eq!((&again["turnId"], &again["content"]), (&first["turnId"], &first["content"]), "a key outlives a restart");
+    under_key(&ws.member, &ws, &key, "another body").await.problem(422, "idempotency_key_reused");
+    let other = under_key(&ws.user("other@test", "member"), &ws, &key, "before").await;
+    assert!(!String::from_utf8_lossy(&other.body).contains(first["turnId"].as_str().unwrap()), "{other:?}");
     assert_whole(&ws).await;
     ws.patch_limits(&json!({ "maxCostUsdPerMonth": 0.000_000_001 })).await;
     ws.turn("too much").await.problem(429, "quota_exceeded");
@@ -143,7 +171,7 @@ async fn a_retry_under_the_same_key_after_workerd_died_is_not_charged_twice() {
 
 #[tokio::test]
 async fn a_restart_of_postgres_between_turns_is_got_over() {
-    stack::whole().await;
+    a_well_stack().await;
     let ws = Workspace::with(&json!({ "maxCostUsdPerMonth": 1 }), &[template::local("assistant")]).await;
     ws.turn("before").await.ok(200);
     stack::restart_postgres().await;
