@@ -89,7 +89,7 @@ pub(crate) async fn list<H: Host>(call: Call<H>) -> Result<Json<PageBody<PriceVi
 
 /// A model's price from a moment on. Amounts are dollars per million tokens, at most 9 decimals.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 #[schema(as = NewPrice)]
 pub(crate) struct PriceBody {
     /// The provider.

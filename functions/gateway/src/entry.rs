@@ -51,7 +51,10 @@ async fn answer(request: &web_sys::Request, headers: &Headers, method: &str, env
     match call(env, function, request).await {
         Ok(response) => Ok(response),
         Err(error) => {
-            worker::console_error!("{}", serde_json::json!({ "event": "gateway", "function": function.name(), "error": error.to_string() }));
+            worker::console_error!(
+                "{}",
+                serde_json::json!({ "event": "gateway", "function": function.name(), "error": error.to_string() })
+            );
             let detail = format!("The function {} cannot be reached. Try again.", function.name());
             refuse(&Problem::new(Code::Unavailable, detail).with_retry_after(1))
         }

@@ -54,10 +54,18 @@ fn unknown() -> Problem {
     ),
     responses((status = 200, description = "A page", body = SessionPage))
 )]
-pub async fn list<H: TurnHost>(call: Call<H>, Params(workspace): Params<String>, request: Unread) -> Result<Json<PageBody<Session>>, Failure> {
+pub async fn list<H: TurnHost>(
+    call: Call<H>,
+    Params(workspace): Params<String>,
+    request: Unread,
+) -> Result<Json<PageBody<Session>>, Failure> {
     let (allowed, owner) = open(&call, &workspace)?;
     let page: PageQuery = request.query()?;
-    let after = page.after.as_deref().map(|a| a.parse::<SessionId>().map_err(|_| Problem::field("after", "a nextCursor of this list"))).transpose()?;
+    let after = page
+        .after
+        .as_deref()
+        .map(|a| a.parse::<SessionId>().map_err(|_| Problem::field("after", "a nextCursor of this list")))
+        .transpose()?;
     let after = after.map(|a| a.to_string());
     let page = allowed.data.list_sessions(owner.as_deref(), after.as_deref(), page.limit()?).await?;
     Ok(Json(PageBody::from_page(page, |session| session)))
@@ -81,7 +89,10 @@ pub async fn read<H: TurnHost>(call: Call<H>, Params((workspace, session)): Para
     params(("workspaceId" = String, Path, description = "The workspace"), ("sessionId" = String, Path, format = "uuid", description = "The session")),
     responses((status = 204, description = "It is deleted"))
 )]
-pub async fn delete<H: TurnHost>(call: Call<H>, Params((workspace, session)): Params<(String, String)>) -> Result<http::StatusCode, Failure> {
+pub async fn delete<H: TurnHost>(
+    call: Call<H>,
+    Params((workspace, session)): Params<(String, String)>,
+) -> Result<http::StatusCode, Failure> {
     // Whoever may start a conversation may delete it.
     let allowed = call.tenant(&workspace, Permission::AgentInvoke)?;
     let (_, owner) = open(&call, &workspace)?;

@@ -65,10 +65,7 @@ pub async fn test<H: TurnHost>(call: Call<H>, Params(workspace): Params<String>,
     let written = allowed.data.put_memory(memory, "note", note, &embed::to_pgvector(&embed::local_embedding(note))).await.is_ok();
     let deleted = allowed.data.delete_memory(memory).await.unwrap_or(false);
     let answered = turn.content.as_deref().is_some_and(|text| !text.is_empty());
-    let steps = vec![
-        Step { name: "turn", ok: answered },
-        Step { name: "memory.write", ok: written },
-        Step { name: "memory.delete", ok: deleted },
-    ];
+    let steps =
+        vec![Step { name: "turn", ok: answered }, Step { name: "memory.write", ok: written }, Step { name: "memory.delete", ok: deleted }];
     Ok(Json(SmokeReport { ok: steps.iter().all(|s| s.ok), steps, turn }))
 }

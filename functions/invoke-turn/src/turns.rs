@@ -70,7 +70,10 @@ impl TurnRequest {
         if message.contains('\0') {
             return Err(Problem::field("/message", "a text without U+0000"));
         }
-        let metadata = metadata.map(|map| serde_json::value::to_raw_value(&map)).transpose().map_err(|_| Problem::field("/metadata", "a JSON object"))?;
+        let metadata = metadata
+            .map(|map| serde_json::value::to_raw_value(&map))
+            .transpose()
+            .map_err(|_| Problem::field("/metadata", "a JSON object"))?;
         if metadata.as_ref().is_some_and(|m| m.get().len() > LARGEST_METADATA) {
             return Err(Problem::field("/metadata", format!("a JSON object of at most {LARGEST_METADATA} bytes")));
         }
@@ -78,7 +81,9 @@ impl TurnRequest {
             return Err(Problem::field("/metadata", "a JSON object without U+0000"));
         }
         let mut hash = Sha256::new();
-        for part in [agent_id.as_str(), &message, &session_id.map(|s| s.to_string()).unwrap_or_default(), metadata.as_ref().map_or("", |m| m.get())] {
+        for part in
+            [agent_id.as_str(), &message, &session_id.map(|s| s.to_string()).unwrap_or_default(), metadata.as_ref().map_or("", |m| m.get())]
+        {
             hash.update(part.len().to_le_bytes());
             hash.update(part);
         }

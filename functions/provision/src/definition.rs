@@ -23,7 +23,7 @@ pub(crate) enum Provider {
 
 /// An agent. Its name and its system prompt are templates over `workspace`, `agent`, `user` and `memories`.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 #[schema(as = AgentDefinition)]
 pub(crate) struct AgentBody {
     /// The agent's id: required in a template; elsewhere the path says it and this, if there, says the same.
@@ -49,7 +49,7 @@ pub(crate) struct AgentBody {
 
 /// An agent's model.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 #[schema(as = AgentModel)]
 pub(crate) struct ModelBody {
     /// The provider.
@@ -72,7 +72,7 @@ pub(crate) struct ModelBody {
 
 /// What an agent may use at most.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 #[schema(as = AgentBudget)]
 pub(crate) struct LimitsBody {
     /// Input and output tokens of one turn.
@@ -87,7 +87,7 @@ pub(crate) struct LimitsBody {
 
 /// An agent's boundary: there is one, and it cannot be widened.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 #[schema(as = AgentPermissions)]
 pub(crate) struct PermissionsBody {
     /// The workspace that asks, `{{workspace.id}}`.

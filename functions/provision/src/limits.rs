@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 /// Hard limits. One that is not given does not limit.
 #[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 #[schema(as = NewLimits)]
 #[expect(clippy::struct_field_names, reason = "the API's names")]
 pub(crate) struct LimitsBody {
@@ -44,7 +44,7 @@ impl From<LimitsBody> for Limits {
 
 /// Limits to change: one that is not named stays, null removes one.
 #[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 #[schema(as = LimitsChange)]
 #[expect(clippy::struct_field_names, reason = "the API's names")]
 pub(crate) struct LimitsPatch {

@@ -51,7 +51,7 @@ pub(crate) struct MemberPath {
 
 /// What to make of a user.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 #[schema(as = MemberChange)]
 pub(crate) struct MemberBody {
     /// Their role.

@@ -30,7 +30,7 @@ pub(crate) struct SecretPath {
 
 /// A secret to keep.
 #[derive(Deserialize, utoipa::ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 #[schema(as = SecretValue)]
 pub(crate) struct SecretBody {
     /// The value, at most 8,192 bytes in UTF-8.

@@ -12,7 +12,7 @@ pub(crate) const MAX_BYTES: usize = 256 * 1024;
 
 /// A plan's agents.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 #[schema(as = AgentTemplate)]
 pub(crate) struct TemplateBody {
     /// The agents, each under its own id.

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 /// A token to issue.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 #[schema(as = NewToken)]
 pub(crate) struct TokenBody {
     /// The user that the token is for.

@@ -51,7 +51,7 @@ impl From<Workspace> for WorkspaceView {
 
 /// A workspace to make.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 #[schema(as = NewWorkspace)]
 pub(crate) struct CreateBody {
     /// Its id.
@@ -140,7 +140,7 @@ pub(crate) async fn read<H: Host>(call: Call<H>, Params(path): Params<WorkspaceP
 
 /// What to change about a workspace. At least one.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 #[schema(as = WorkspaceChange, min_properties = 1)]
 pub(crate) struct PatchBody {
     /// Its name for people.

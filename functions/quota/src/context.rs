@@ -107,7 +107,8 @@ impl Context {
         let template = &self.agent.definition.system_prompt_template;
         // Ids, plans and numbers have at most 64 bytes.
         let variable = 64.max(self.workspace.display_name.len()).max(self.workspace.owner_id.len()).max(subject.len());
-        let rendered: usize = template.split("{{").skip(1).map(|after| variable.saturating_sub(after.find("}}").map_or(0, |end| end + 4))).sum();
+        let rendered: usize =
+            template.split("{{").skip(1).map(|after| variable.saturating_sub(after.find("}}").map_or(0, |end| end + 4))).sum();
         let memories: usize = self.memories.iter().map(|m| m.content.len() + MARKS).sum();
         let system = template.len() + rendered + if memories > 0 { HEADING + memories } else { 0 };
         let least = system + message.len() + 2 * around_message + around_prompt;

@@ -7,9 +7,8 @@
 
 use crate::context::{Context, Outcome};
 use astra_kernel::{AgentId, Limits, NanoUsd, Timestamp, TurnId, WorkspaceId};
-use astra_quota::counter::{AdmitError, Charge, Known, SaveOutcome};
 use astra_quota::words::{Begin, Begun, Draft, Extend, Finished, Record, TurnStatus};
-use astra_quota::{Answer, Ask, Counter, Hold, QuotaView, Request, Spent};
+use astra_quota::{AdmitError, Answer, Ask, Charge, Counter, Hold, Known, QuotaView, Request, SaveOutcome, Spent};
 use astra_store::{Database, StoreError, Tenant};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -191,9 +190,7 @@ impl<D: Database, R: Rows> Desk<D, R> {
         };
         match known.or_else(undelivered)? {
             // Ended within the minute and saved: the database has its answer. If it was asked before that turn was saved, the caller asks again.
-            Known::Same(turn)
-                if asked == Asked::BeforeDatabase && self.counter.borrow().hold(turn).is_none() && !self.is_unsaved(turn) =>
-            {
+            Known::Same(turn) if asked == Asked::BeforeDatabase && self.counter.borrow().hold(turn).is_none() && !self.is_unsaved(turn) => {
                 None
             }
             Known::Same(turn) => Some(Answer::Running(turn)),

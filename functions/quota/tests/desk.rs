@@ -32,7 +32,8 @@ struct DbState {
 impl DbState {
     fn spent(&self) -> Value {
         let nano: i64 = self.ledger.values().map(|r| r["costNanoUsd"].as_i64().unwrap()).sum();
-        let tokens: i64 = self.ledger.values().map(|r| r["usage"]["inputTokens"].as_i64().unwrap() + r["usage"]["outputTokens"].as_i64().unwrap()).sum();
+        let tokens: i64 =
+            self.ledger.values().map(|r| r["usage"]["inputTokens"].as_i64().unwrap() + r["usage"]["outputTokens"].as_i64().unwrap()).sum();
         json!({ "costNanoUsd": nano, "tokens": tokens, "byAgent": { "a": { "costNanoUsd": nano, "tokens": tokens } } })
     }
 

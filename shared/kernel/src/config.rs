@@ -41,9 +41,8 @@ pub fn key_list(name: &'static str, text: &str) -> Result<Vec<(String, Vec<u8>)>
     let mut keys: Vec<(String, Vec<u8>)> = Vec::new();
     for (position, pair) in text.split(',').map(str::trim).enumerate() {
         let number = position + 1;
-        let (kid, secret) = pair
-            .split_once(':')
-            .ok_or_else(|| ConfigError::malformed(name, format!("entry {number} is not of the form kid:secret")))?;
+        let (kid, secret) =
+            pair.split_once(':').ok_or_else(|| ConfigError::malformed(name, format!("entry {number} is not of the form kid:secret")))?;
         if kid.is_empty() || !kid.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')) {
             return Err(ConfigError::malformed(name, format!("the kid of entry {number} is not of a-z, A-Z, 0-9, '-', '_', '.'")));
         }
@@ -75,7 +74,9 @@ mod tests {
 
     #[test]
     fn wrong_keys_are_named_by_place() {
-        for (text, says) in [("", "entry 1"), ("a", "entry 1"), ("a:AAAA,:AAAA", "entry 2"), ("a:AAAA,a:AAAA", "twice"), ("a:***", "base64url")] {
+        for (text, says) in
+            [("", "entry 1"), ("a", "entry 1"), ("a:AAAA,:AAAA", "entry 2"), ("a:AAAA,a:AAAA", "twice"), ("a:***", "base64url")]
+        {
             let error = key_list("K", text).unwrap_err().to_string();
             assert!(error.contains(says), "{text}: {error}");
         }

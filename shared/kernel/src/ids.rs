@@ -7,9 +7,7 @@ use uuid::Uuid;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
     /// Not a workspace id.
-    #[error(
-        "a workspace id is 1 to 48 characters of a-z, 0-9 and '-', beginning and ending with a letter or digit"
-    )]
+    #[error("a workspace id is 1 to 48 characters of a-z, 0-9 and '-', beginning and ending with a letter or digit")]
     Workspace,
     /// Not an agent id.
     #[error("an agent id is 1 to 64 characters of a-z, A-Z, 0-9, '.', '_' and '-', beginning with a letter or digit")]

@@ -1,161 +1,16 @@
 //! One workspace's counter: what was spent this month, what running turns hold, and the one decision that compares both with the limits.
 
+use crate::budget::{AdmitError, Budget, Unit, fit};
+use crate::hold::{Hold, Request, Size};
+use crate::spent::{Charge, Spent};
 use crate::view::{QuotaView, Window};
 use crate::words::{Extend, Extended, Refusal};
-use astra_kernel::{AgentId, Limits, MoneyError, Month, NanoUsd, Price, Timestamp, Tokens, TurnId, Usage};
-use serde::{Deserialize, Serialize};
+use astra_kernel::{AgentId, Limits, MoneyError, Month, NanoUsd, Timestamp, Tokens, TurnId, Usage};
+use serde::Deserialize;
 use std::collections::{BTreeMap, VecDeque};
-
-/// Output that a prompt should leave room for: before it, older messages are left out.
-const OUTPUT_RESERVE: Tokens = 256;
 
 /// How long an ended turn's idempotency key is remembered, in milliseconds: longer than a database snapshot taken before its end can live.
 const CLOSED_MILLIS: i64 = 60_000;
-
-/// What the ledger says was spent in a month.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Spent {
-    /// Cost.
-    #[serde(rename = "costNanoUsd")]
-    pub cost: NanoUsd,
-    /// Input and output tokens.
-    pub tokens: i64,
-    /// By agent.
-    pub by_agent: BTreeMap<AgentId, AgentSpent>,
-}
-
-/// An agent's part of it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct AgentSpent {
-    /// Cost.
-    #[serde(rename = "costNanoUsd")]
-    pub cost: NanoUsd,
-    /// Input and output tokens.
-    pub tokens: i64,
-}
-
-impl Spent {
-    fn add(&mut self, agent: &AgentId, charge: Charge) -> Result<(), MoneyError> {
-        let entry = self.by_agent.entry(agent.clone()).or_default();
-        (self.cost, entry.cost) = (self.cost.plus(charge.cost)?, entry.cost.plus(charge.cost)?);
-        self.tokens = self.tokens.saturating_add(charge.tokens);
-        entry.tokens = entry.tokens.saturating_add(charge.tokens);
-        Ok(())
-    }
-
-    fn agent_cost(&self, agent: &AgentId) -> NanoUsd {
-        self.by_agent.get(agent).map_or(NanoUsd::ZERO, |a| a.cost)
-    }
-}
-
-/// What a turn is charged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Charge {
-    /// Cost.
-    pub cost: NanoUsd,
-    /// Input and output tokens.
-    pub tokens: i64,
-}
-
-/// How large a prompt is, in tokens, as an upper bound.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Size {
-    /// Without the conversation so far: the turn cannot do with less.
-    pub least: Tokens,
-    /// With all of it.
-    pub full: Tokens,
-}
-
-/// A turn that wants to begin.
-#[derive(Debug, Clone)]
-pub struct Request<'a> {
-    /// The turn.
-    pub turn: TurnId,
-    /// The agent.
-    pub agent: AgentId,
-    /// Who asks.
-    pub subject: String,
-    /// The idempotency key and the request's hash.
-    pub key: Option<(String, String)>,
-    /// The workspace's limits as they are now.
-    pub limits: &'a Limits,
-    /// How many agents the workspace has.
-    pub agent_count: i64,
-    /// The agent's monthly limit.
-    pub agent_max_cost: Option<NanoUsd>,
-    /// The agent's limit of input and output tokens of one turn.
-    pub max_tokens_per_turn: Option<i64>,
-    /// The prompt.
-    pub size: Size,
-    /// How many output tokens the model would be allowed without any budget.
-    pub wanted_output: Tokens,
-    /// The model's price.
-    pub price: Price,
-    /// How long the hold lives without a sign of life, in milliseconds.
-    pub lease_millis: i64,
-}
-
-/// Budget set aside for a running turn. It ends by [`Counter::finish`], or by [`Counter::expired`] when nothing is heard of the turn.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Hold {
-    /// The agent.
-    pub agent: AgentId,
-    /// Who asked.
-    pub subject: String,
-    /// The idempotency key and the request's hash.
-    pub key: Option<(String, String)>,
-    /// When the turn began: its month is the one that pays.
-    pub started_at: Timestamp,
-    /// Prompt tokens that are covered.
-    pub input_bound: Tokens,
-    /// Output tokens that are covered.
-    pub max_output: Tokens,
-    /// Whether a budget, not the model's own limit, ends the answer at `max_output`.
-    pub bounded_by_budget: bool,
-    /// Cost that is held.
-    pub cost: NanoUsd,
-    /// The price that the hold was made with, and the settlement will be.
-    pub price: Price,
-    /// The limits of the decision, to decide again when the hold grows.
-    pub limits: Limits,
-    /// The agent's monthly limit, likewise.
-    pub agent_max_cost: Option<NanoUsd>,
-    /// The limit of one turn, likewise.
-    pub max_tokens_per_turn: Option<i64>,
-    /// How long it lives without a sign of life, in milliseconds.
-    pub lease_millis: i64,
-    /// When it expires.
-    pub expires_at: Timestamp,
-    /// The last extension.
-    pub sequence: u32,
-    /// What was reported so far.
-    pub progress: Usage,
-    /// The turn is asked to stop.
-    pub stop: bool,
-}
-
-impl Hold {
-    fn tokens(&self) -> i64 {
-        i64::try_from(self.input_bound.saturating_add(self.max_output)).unwrap_or(i64::MAX)
-    }
-
-    /// What the turn is charged when it dies: what was last reported, never more than it held.
-    pub fn charge_if_dead(&self) -> Usage {
-        let Usage { input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, source: _ } = self.progress;
-        let input = input_tokens.min(self.input_bound);
-        let output = output_tokens.min(self.max_output);
-        Usage {
-            input_tokens: input,
-            cached_input_tokens: cached_input_tokens.min(input),
-            output_tokens: output,
-            reasoning_tokens: reasoning_tokens.min(output),
-            source: astra_kernel::UsageSource::Estimated,
-        }
-    }
-}
 
 /// What the database did with a turn's record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -178,20 +33,6 @@ pub enum Known {
     Other,
 }
 
-/// Why a turn may not begin.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum AdmitError {
-    /// A limit is reached.
-    #[error("a limit is reached")]
-    Refused(Refusal),
-    /// What was spent is not known: load it first.
-    #[error("the counter has not loaded what was spent")]
-    NotLoaded,
-    /// An amount does not fit.
-    #[error(transparent)]
-    Money(#[from] MoneyError),
-}
-
 /// One workspace's counter.
 #[derive(Debug, Default)]
 pub struct Counter {
@@ -206,62 +47,6 @@ pub struct Counter {
 struct Closed {
     subject: String,
     key: (String, String),
-}
-
-/// One limit against what is used and held of it, while a decision is made.
-struct Budget {
-    limit: &'static str,
-    scope: &'static str,
-    max: i64,
-    used: i64,
-    held: i64,
-    resets_at: Option<Timestamp>,
-    unit: Unit,
-}
-
-#[derive(Clone, Copy)]
-enum Unit {
-    Tokens,
-    Money,
-}
-
-impl Budget {
-    fn left(&self) -> i64 {
-        self.max.saturating_sub(self.used).saturating_sub(self.held)
-    }
-
-    /// How much output it pays for after so much input; none when not even one token.
-    fn output_after(&self, input: Tokens, price: &Price) -> Option<Tokens> {
-        let output = match self.unit {
-            Unit::Tokens => Tokens::try_from(self.left()).ok()?.checked_sub(input)?,
-            Unit::Money => price.affordable_output(NanoUsd(self.left()), input)?,
-        };
-        (output >= 1).then_some(output)
-    }
-
-    fn refusal(&self, input: Tokens, price: &Price, now: Timestamp) -> Result<Refusal, MoneyError> {
-        let needs = match self.unit {
-            Unit::Tokens => i64::try_from(input.saturating_add(1)).unwrap_or(i64::MAX),
-            Unit::Money => price.at_most(input, 1)?.0,
-        };
-        // Waiting helps when running turns may give back enough, or when the month ends.
-        let fits_without_holds = self.max.saturating_sub(self.used) >= needs;
-        let retry_after = if self.held > 0 && fits_without_holds {
-            Some(1)
-        } else {
-            self.resets_at.filter(|_| self.max >= needs).map(|at| (at.0 - now.0).max(0) / 1000 + 1)
-        };
-        Ok(Refusal {
-            limit: self.limit.to_owned(),
-            scope: self.scope.to_owned(),
-            max: self.max,
-            used: self.used,
-            held: self.held,
-            needs,
-            resets_at: self.resets_at,
-            retry_after,
-        })
-    }
 }
 
 /// What a decision compares.
@@ -345,12 +130,19 @@ impl Counter {
             let limit = "maxTokensPerMonth";
             budgets.push(Budget { limit, scope: "workspace", max, used: spent.tokens, held, resets_at, unit: Unit::Tokens });
         }
-        let held_cost = |agent: Option<&AgentId>| {
-            mine().filter(|h| agent.is_none_or(|a| *a == h.agent)).map(|h| h.cost.0).fold(0, i64::saturating_add)
-        };
+        let held_cost =
+            |agent: Option<&AgentId>| mine().filter(|h| agent.is_none_or(|a| *a == h.agent)).map(|h| h.cost.0).fold(0, i64::saturating_add);
         let limit = "maxCostUsdPerMonth";
         if let Some(NanoUsd(max)) = of.limits.max_cost_nano_usd_per_month {
-            budgets.push(Budget { limit, scope: "workspace", max, used: spent.cost.0, held: held_cost(None), resets_at, unit: Unit::Money });
+            budgets.push(Budget {
+                limit,
+                scope: "workspace",
+                max,
+                used: spent.cost.0,
+                held: held_cost(None),
+                resets_at,
+                unit: Unit::Money,
+            });
         }
         if let Some(NanoUsd(max)) = of.agent_max_cost {
             let (used, held) = (spent.agent_cost(of.agent).0, held_cost(Some(of.agent)));
@@ -365,8 +157,20 @@ impl Counter {
     /// [`AdmitError`]; then nothing is held.
     pub fn admit(&mut self, now: Timestamp, request: Request<'_>) -> Result<&Hold, AdmitError> {
         let month = self.roll(now);
-        let Request { turn, agent, subject, key, limits, agent_count, agent_max_cost, max_tokens_per_turn, size, wanted_output, price, lease_millis } =
-            request;
+        let Request {
+            turn,
+            agent,
+            subject,
+            key,
+            limits,
+            agent_count,
+            agent_max_cost,
+            max_tokens_per_turn,
+            size,
+            wanted_output,
+            price,
+            lease_millis,
+        } = request;
         self.check_counts(now, limits, agent_count)?;
         let budgets = self.budgets(&Limited { agent: &agent, limits, agent_max_cost, max_tokens_per_turn, month })?;
         let (input_bound, output) = fit(&budgets, size, wanted_output, &price, now)?;
@@ -406,7 +210,16 @@ impl Counter {
         let count = i64::try_from(self.begun.len()).unwrap_or(i64::MAX);
         let refuse = |limit: &str, max, used, resets_at: Option<Timestamp>| {
             let retry_after = resets_at.map(|at| (at.0 - now.0).max(0) / 1000 + 1);
-            Err(AdmitError::Refused(Refusal { limit: limit.into(), scope: "workspace".into(), max, used, held: 0, needs: 1, resets_at, retry_after }))
+            Err(AdmitError::Refused(Refusal {
+                limit: limit.into(),
+                scope: "workspace".into(),
+                max,
+                used,
+                held: 0,
+                needs: 1,
+                resets_at,
+                retry_after,
+            }))
         };
         match (limits.max_turns_per_minute, limits.max_agents) {
             (Some(max), _) if count >= max => {
@@ -465,7 +278,15 @@ impl Counter {
     ///
     /// # Errors
     /// [`MoneyError`] when the sum does not fit; the counter then loads again.
-    pub fn finish(&mut self, now: Timestamp, turn: TurnId, agent: &AgentId, started_at: Timestamp, charge: Charge, outcome: SaveOutcome) -> Result<(), MoneyError> {
+    pub fn finish(
+        &mut self,
+        now: Timestamp,
+        turn: TurnId,
+        agent: &AgentId,
+        started_at: Timestamp,
+        charge: Charge,
+        outcome: SaveOutcome,
+    ) -> Result<(), MoneyError> {
         if let Some(Hold { key: Some(key), subject, .. }) = self.holds.remove(&turn) {
             self.closed.push_back((now, turn, Closed { subject, key }));
         }
@@ -532,23 +353,4 @@ impl Counter {
         }
         QuotaView { windows }
     }
-}
-
-/// How much of the prompt and how much output all budgets pay for together: the whole prompt if there is room for some output beside it,
-/// else as much of the conversation as leaves room, else none of it.
-fn fit(budgets: &[Budget], size: Size, wanted: Tokens, price: &Price, now: Timestamp) -> Result<(Tokens, Tokens), AdmitError> {
-    let Size { least, full } = size;
-    let output = |input| budgets.iter().try_fold(wanted, |most, b| b.output_after(input, price).map(|o| most.min(o)));
-    if output(least).is_none() {
-        let failed = budgets.iter().find(|b| b.output_after(least, price).is_none()).ok_or(AdmitError::NotLoaded)?;
-        return Err(AdmitError::Refused(failed.refusal(least, price, now)?));
-    }
-    let reserve = wanted.min(OUTPUT_RESERVE);
-    let leaves_room = |input| output(input).is_some_and(|o| o >= reserve);
-    let (mut fits, mut above) = (least, full.max(least) + 1);
-    while above - fits > 1 {
-        let middle = fits + (above - fits) / 2;
-        if leaves_room(middle) { fits = middle } else { above = middle }
-    }
-    Ok((fits, output(fits).unwrap_or(1)))
 }

@@ -9,10 +9,16 @@
 //! 4. What was spent is the ledger's to say. A counter that does not know it ([`Counter::needs_load`]) admits nothing until it was told; whatever
 //!    leaves a doubt (a record that was there already, a correction) makes it forget and load again.
 
-pub mod counter;
+mod budget;
+mod counter;
+mod hold;
+mod spent;
 pub mod view;
 pub mod words;
 
-pub use counter::{Counter, Hold, Request, Size, Spent};
+pub use budget::AdmitError;
+pub use counter::{Counter, Known, SaveOutcome};
+pub use hold::{Hold, Request, Size};
+pub use spent::{AgentSpent, Charge, Spent};
 pub use view::{QuotaView, Window};
 pub use words::{Answer, Ask, Refusal};

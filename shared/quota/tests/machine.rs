@@ -4,9 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 use astra_kernel::{AgentId, Limits, NanoUsd, Price, Timestamp, TurnId, Usage, UsageSource};
-use astra_quota::counter::{AdmitError, Charge, Known, SaveOutcome};
 use astra_quota::words::Extend;
-use astra_quota::{Counter, Request, Size, Spent};
+use astra_quota::{AdmitError, Charge, Counter, Known, Request, SaveOutcome, Size, Spent};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -34,9 +33,14 @@ enum Step {
 }
 
 fn limits() -> impl Strategy<Value = Limits> {
-    (proptest::option::of(0_i64..20_000), proptest::option::of(0_i64..8_000_000), proptest::option::of(0_i64..12)).prop_map(|(tokens, cost, turns)| {
-        Limits { max_agents: None, max_tokens_per_month: tokens, max_cost_nano_usd_per_month: cost.map(NanoUsd), max_turns_per_minute: turns }
-    })
+    (proptest::option::of(0_i64..20_000), proptest::option::of(0_i64..8_000_000), proptest::option::of(0_i64..12)).prop_map(
+        |(tokens, cost, turns)| Limits {
+            max_agents: None,
+            max_tokens_per_month: tokens,
+            max_cost_nano_usd_per_month: cost.map(NanoUsd),
+            max_turns_per_minute: turns,
+        },
+    )
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -108,10 +112,9 @@ impl World {
     /// As the desk and the database do it: settle, then save; a record that was there makes the counter doubt.
     fn finish(&mut self, turn: TurnId, agent: &AgentId, started_at: Timestamp, charge: Charge) {
         self.counter.finish(self.latest, turn, agent, started_at, charge, SaveOutcome::Saved).unwrap();
-        if self.ledger.contains_key(&turn) {
-            self.counter.doubt();
-        } else {
-            self.ledger.insert(turn, Entry { agent: agent.clone(), started_at, charge });
+        match self.ledger.entry(turn) {
+            std::collections::btree_map::Entry::Occupied(_) => self.counter.doubt(),
+            std::collections::btree_map::Entry::Vacant(free) => drop(free.insert(Entry { agent: agent.clone(), started_at, charge })),
         }
         self.running.retain(|t| *t != turn);
         self.ended.push(turn);
@@ -125,8 +128,8 @@ impl World {
         Charge { cost: PRICE.cost(&usage).unwrap(), tokens: i64::try_from(usage.total_tokens()).unwrap() }
     }
 
-    fn take(&mut self, step: Step) {
-        match step {
+    fn take(&mut self, step: &Step) {
+        match *step {
             Step::Begin { agent: n, input, history, output } => {
                 self.load();
                 self.next += 1;
@@ -155,7 +158,7 @@ impl World {
                         assert_eq!(hold.started_at.month(), self.latest.month());
                         self.running.push(turn);
                     }
-                    Err(AdmitError::Refused(refusal)) => self.check_refusal(&refusal, input),
+                    Err(AdmitError::Refused(refusal)) => check_refusal(&refusal, input),
                     Err(error) => panic!("{error}"),
                 }
             }
@@ -178,7 +181,8 @@ impl World {
             }
             Step::FinishAgain { which } => {
                 if let Some(turn) = Self::pick(&self.ended, which) {
-                    let (agent, started_at, charge) = (self.ledger[&turn].agent.clone(), self.ledger[&turn].started_at, self.ledger[&turn].charge);
+                    let (agent, started_at, charge) =
+                        (self.ledger[&turn].agent.clone(), self.ledger[&turn].started_at, self.ledger[&turn].charge);
                     self.finish(turn, &agent, started_at, charge);
                 }
             }
@@ -215,19 +219,6 @@ impl World {
         }
     }
 
-    /// A refusal must be true: the least that the turn needs does not fit.
-    fn check_refusal(&self, refusal: &astra_quota::Refusal, input: u64) {
-        let left = refusal.max - refusal.used - refusal.held;
-        assert!(left < refusal.needs, "{refusal:?} refuses what is there");
-        match refusal.limit.as_str() {
-            "maxCostUsdPerMonth" => assert_eq!(refusal.needs, PRICE.at_most(input, 1).unwrap().0),
-            "maxTokensPerMonth" | "maxTokensPerTurn" => assert_eq!(refusal.needs, i64::try_from(input).unwrap() + 1),
-            "maxTurnsPerMinute" => assert_eq!(refusal.needs, 1),
-            other => panic!("{other}"),
-        }
-        assert!(refusal.retry_after.is_none_or(|seconds| seconds >= 1));
-    }
-
     /// What is always true, whatever happened.
     fn check(&mut self, limits_were_lowered: bool) {
         self.load();
@@ -248,8 +239,24 @@ impl World {
             }
         }
         assert_eq!(self.counter.running(), self.running.len());
-        assert!(self.running.iter().all(|t| self.counter.hold(*t).is_some_and(|h| h.expires_at > self.latest)), "no hold outlives its lease");
+        assert!(
+            self.running.iter().all(|t| self.counter.hold(*t).is_some_and(|h| h.expires_at > self.latest)),
+            "no hold outlives its lease"
+        );
     }
+}
+
+/// A refusal must be true: the least that the turn needs does not fit.
+fn check_refusal(refusal: &astra_quota::Refusal, input: u64) {
+    let left = refusal.max - refusal.used - refusal.held;
+    assert!(left < refusal.needs, "{refusal:?} refuses what is there");
+    match refusal.limit.as_str() {
+        "maxCostUsdPerMonth" => assert_eq!(refusal.needs, PRICE.at_most(input, 1).unwrap().0),
+        "maxTokensPerMonth" | "maxTokensPerTurn" => assert_eq!(refusal.needs, i64::try_from(input).unwrap() + 1),
+        "maxTurnsPerMinute" => assert_eq!(refusal.needs, 1),
+        other => panic!("{other}"),
+    }
+    assert!(refusal.retry_after.is_none_or(|seconds| seconds >= 1));
 }
 
 proptest! {
@@ -264,7 +271,7 @@ proptest! {
         let mut lowered = false;
         for step in steps {
             lowered |= matches!(step, Step::SetLimits(_));
-            world.take(step);
+            world.take(&step);
             world.check(lowered);
         }
         // A quiet system has no holds.

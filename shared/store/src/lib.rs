@@ -56,7 +56,9 @@ impl From<StoreError> for Problem {
             StoreError::Unreachable => {
                 Self::new(Code::Unavailable, "The database cannot be reached. Nothing was changed; try again.").with_retry_after(1)
             }
-            _ if error.is_passing() => Self::new(Code::Unavailable, "The database is not taking work just now. Try again.").with_retry_after(1),
+            _ if error.is_passing() => {
+                Self::new(Code::Unavailable, "The database is not taking work just now. Try again.").with_retry_after(1)
+            }
             StoreError::Fault(_) | StoreError::Shape(_) => {
                 Self::new(Code::Internal, "An internal error. The request id names it in the log.")
             }

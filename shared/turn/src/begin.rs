@@ -107,7 +107,8 @@ async fn prepare<H: TurnHost>(
     settings: &TurnSettings,
 ) -> Result<Begun, Failure> {
     let host = &call.host;
-    let context: Context = serde_json::from_str(held.context.get()).map_err(|e| Failure::internal(format!("turn_begin's document: {e}")))?;
+    let context: Context =
+        serde_json::from_str(held.context.get()).map_err(|e| Failure::internal(format!("turn_begin's document: {e}")))?;
     let mut prompt = prompt::build(&context, &ask.subject, &ask.message, held.max_output);
     let endpoint = endpoint(host, workspace, &context);
     let mut input_bound = held.input_bound;
@@ -154,10 +155,13 @@ async fn grow<H: TurnHost>(host: &H, workspace: &WorkspaceId, turn_id: TurnId, i
 
 fn endpoint<H: TurnHost>(host: &H, workspace: &WorkspaceId, context: &Context) -> Result<Endpoint, Problem> {
     let model = &context.model;
-    let provider: Provider = model.provider.parse().map_err(|_| Problem::new(Code::ModelUnavailable, "The model's provider is not known here."))?;
+    let provider: Provider =
+        model.provider.parse().map_err(|_| Problem::new(Code::ModelUnavailable, "The model's provider is not known here."))?;
     let shared = host.shared();
     let api_key = match &context.secret {
-        Some(secret) => Some(open(host, workspace, secret).map_err(|error| Problem::new(Code::Unavailable, format!("{}: {error}.", secret.name)))?),
+        Some(secret) => {
+            Some(open(host, workspace, secret).map_err(|error| Problem::new(Code::Unavailable, format!("{}: {error}.", secret.name)))?)
+        }
         None => provider.key_name().and_then(|name| shared.setting(name)).map(SecretString::from),
     };
     let base_setting = match provider {
@@ -190,7 +194,11 @@ fn denied(document: &str) -> Result<Begun, Failure> {
         "session_unknown" => Problem::not_found("session of yours"),
         "model_unpriced" => Problem::new(
             Code::ModelUnpriced,
-            format!("The model {}/{} has no price, so it is not called. The operator sets one with PUT /billing/prices.", named("provider"), named("modelId")),
+            format!(
+                "The model {}/{} has no price, so it is not called. The operator sets one with PUT /billing/prices.",
+                named("provider"),
+                named("modelId")
+            ),
         ),
         "model_unavailable" => Problem::new(
             Code::ModelUnavailable,

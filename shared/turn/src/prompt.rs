@@ -180,14 +180,17 @@ mod tests {
 
     #[test]
     fn the_guides_variables_render_and_values_stay_data() {
-        let text = rendered("{{workspace.displayName}} of {{ workspace.plan }}: {{workspace.limits.maxCostUsdPerMonth}} {{agent.id}}{{user.id}}");
+        let text =
+            rendered("{{workspace.displayName}} of {{ workspace.plan }}: {{workspace.limits.maxCostUsdPerMonth}} {{agent.id}}{{user.id}}");
         // What looks like a template in a tenant's value is not one.
         assert_eq!(text.unwrap(), "{{user.id}} & Söhne of pro: 50.00 au");
     }
 
     #[test]
     fn an_unknown_variable_is_named() {
-        for (template, name) in [("{{ worksapce.id }}", "worksapce"), ("{{workspace.nme}}", "nme"), ("{{workspace.limits.maxAgents}}", "maxAgents")] {
+        for (template, name) in
+            [("{{ worksapce.id }}", "worksapce"), ("{{workspace.nme}}", "nme"), ("{{workspace.limits.maxAgents}}", "maxAgents")]
+        {
             let detail = rendered(template).unwrap_err();
             assert!(detail.contains(name) && detail.contains("Known are"), "{detail}");
         }

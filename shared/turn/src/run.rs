@@ -3,8 +3,8 @@
 use crate::answer::TurnAnswer;
 use crate::finish::{self, End, Opening};
 use crate::pulse::{Cut, Progress, pulse};
-use astra_host::stream::TurnHost;
 use astra_host::Failure;
+use astra_host::stream::TurnHost;
 use astra_kernel::{Code, Problem, Timestamp, Usage, UsageSource};
 use astra_models::{EndReason, Ended, Endpoint, Generation, ModelError, Piece, Prompt, Retry, estimate_input, estimate_output};
 use astra_quota::words::TurnStatus;
@@ -71,7 +71,12 @@ pub async fn run<H: TurnHost>(host: &H, running: Running, on_text: &mut (dyn FnM
         "cause": problem.as_ref().map(|p| &p.detail),
     });
     let finished = finish::finish(host, opening, end).await;
-    log(host, line, finished.is_ok(), [("firstText", first.map(|at| at.0 - began.0)), ("model", Some(spoken.0 - began.0)), ("finish", Some(host.now().0 - spoken.0))]);
+    log(
+        host,
+        line,
+        finished.is_ok(),
+        [("firstText", first.map(|at| at.0 - began.0)), ("model", Some(spoken.0 - began.0)), ("finish", Some(host.now().0 - spoken.0))],
+    );
     match (finished, problem) {
         (Err(failure), _) => Err(failure),
         (Ok(_), Some(problem)) => Err(problem.into()),
@@ -81,7 +86,8 @@ pub async fn run<H: TurnHost>(host: &H, running: Running, on_text: &mut (dyn FnM
 
 fn log<H: TurnHost>(host: &H, mut line: serde_json::Value, saved: bool, phases: [(&str, Option<i64>); 3]) {
     line["saved"] = saved.into();
-    line["phases"] = phases.into_iter().filter_map(|(name, millis)| Some((name.to_owned(), millis?.into()))).collect::<serde_json::Map<_, _>>().into();
+    line["phases"] =
+        phases.into_iter().filter_map(|(name, millis)| Some((name.to_owned(), millis?.into()))).collect::<serde_json::Map<_, _>>().into();
     host.log(&line.to_string());
 }
 

@@ -37,7 +37,8 @@ impl TurnSettings {
 
 fn seconds(shared: &Shared, name: &'static str, default: i64, least: i64, most: i64) -> Result<i64, ConfigError> {
     let Some(text) = shared.setting(name) else { return Ok(default) };
-    text.parse().ok().filter(|n| (least..=most).contains(n)).ok_or_else(|| {
-        ConfigError::Malformed(name, format!("it is a whole number of seconds from {least} to {most}"))
-    })
+    text.parse()
+        .ok()
+        .filter(|n| (least..=most).contains(n))
+        .ok_or_else(|| ConfigError::Malformed(name, format!("it is a whole number of seconds from {least} to {most}")))
 }

@@ -37,7 +37,10 @@ fn address(shared: &Shared) -> Result<&'static Address, StoreError> {
         Some(Address { config, host, port })
     };
     ADDRESS.get_or_init(parse).as_ref().ok_or_else(|| {
-        worker::console_error!("{}", r#"{"event":"config","error":"DATABASE_URL is not set or malformed: postgres://user:password@host:port/database"}"#);
+        worker::console_error!(
+            "{}",
+            r#"{"event":"config","error":"DATABASE_URL is not set or malformed: postgres://user:password@host:port/database"}"#
+        );
         StoreError::Unreachable
     })
 }

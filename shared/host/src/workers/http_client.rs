@@ -106,7 +106,11 @@ async fn send(request: web_sys::Request, abort: web_sys::AbortController) -> Res
     if let Some(headers) = response.headers_mut() {
         *headers = (&Headers(answer.headers())).into();
     }
-    let open = answer.body().map(|body| split(&body).map(|reader| Open { begun: false, reader, abort })).transpose().map_err(|_| HttpError::Broken)?;
+    let open = answer
+        .body()
+        .map(|body| split(&body).map(|reader| Open { begun: false, reader, abort }))
+        .transpose()
+        .map_err(|_| HttpError::Broken)?;
     response.body(Incoming(SendWrapper::new(open))).map_err(|_| HttpError::Broken)
 }
 

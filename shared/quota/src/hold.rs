@@ -1,0 +1,102 @@
+//! A turn that wants a budget, and the budget that it is given.
+
+use astra_kernel::{AgentId, Limits, NanoUsd, Price, Timestamp, Tokens, TurnId, Usage, UsageSource};
+use serde::{Deserialize, Serialize};
+
+/// How large a prompt is, in tokens, as an upper bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// Without the conversation so far: the turn cannot do with less.
+    pub least: Tokens,
+    /// With all of it.
+    pub full: Tokens,
+}
+
+/// A turn that wants to begin.
+#[derive(Debug, Clone)]
+pub struct Request<'a> {
+    /// The turn.
+    pub turn: TurnId,
+    /// The agent.
+    pub agent: AgentId,
+    /// Who asks.
+    pub subject: String,
+    /// The idempotency key and the request's hash.
+    pub key: Option<(String, String)>,
+    /// The workspace's limits as they are now.
+    pub limits: &'a Limits,
+    /// How many agents the workspace has.
+    pub agent_count: i64,
+    /// The agent's monthly limit.
+    pub agent_max_cost: Option<NanoUsd>,
+    /// The agent's limit of input and output tokens of one turn.
+    pub max_tokens_per_turn: Option<i64>,
+    /// The prompt.
+    pub size: Size,
+    /// How many output tokens the model would be allowed without any budget.
+    pub wanted_output: Tokens,
+    /// The model's price.
+    pub price: Price,
+    /// How long the hold lives without a sign of life, in milliseconds.
+    pub lease_millis: i64,
+}
+
+/// Budget set aside for a running turn. It ends by [`Counter::finish`], or by [`Counter::expired`] when nothing is heard of the turn.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Hold {
+    /// The agent.
+    pub agent: AgentId,
+    /// Who asked.
+    pub subject: String,
+    /// The idempotency key and the request's hash.
+    pub key: Option<(String, String)>,
+    /// When the turn began: its month is the one that pays.
+    pub started_at: Timestamp,
+    /// Prompt tokens that are covered.
+    pub input_bound: Tokens,
+    /// Output tokens that are covered.
+    pub max_output: Tokens,
+    /// Whether a budget, not the model's own limit, ends the answer at `max_output`.
+    pub bounded_by_budget: bool,
+    /// Cost that is held.
+    pub cost: NanoUsd,
+    /// The price that the hold was made with, and the settlement will be.
+    pub price: Price,
+    /// The limits of the decision, to decide again when the hold grows.
+    pub limits: Limits,
+    /// The agent's monthly limit, likewise.
+    pub agent_max_cost: Option<NanoUsd>,
+    /// The limit of one turn, likewise.
+    pub max_tokens_per_turn: Option<i64>,
+    /// How long it lives without a sign of life, in milliseconds.
+    pub lease_millis: i64,
+    /// When it expires.
+    pub expires_at: Timestamp,
+    /// The last extension.
+    pub sequence: u32,
+    /// What was reported so far.
+    pub progress: Usage,
+    /// The turn is asked to stop.
+    pub stop: bool,
+}
+
+impl Hold {
+    pub(crate) fn tokens(&self) -> i64 {
+        i64::try_from(self.input_bound.saturating_add(self.max_output)).unwrap_or(i64::MAX)
+    }
+
+    /// What the turn is charged when it dies: what was last reported, never more than it held.
+    pub fn charge_if_dead(&self) -> Usage {
+        let Usage { input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, source: _ } = self.progress;
+        let input = input_tokens.min(self.input_bound);
+        let output = output_tokens.min(self.max_output);
+        Usage {
+            input_tokens: input,
+            cached_input_tokens: cached_input_tokens.min(input),
+            output_tokens: output,
+            reasoning_tokens: reasoning_tokens.min(output),
+            source: UsageSource::Estimated,
+        }
+    }
+}
