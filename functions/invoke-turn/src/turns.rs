@@ -10,15 +10,20 @@ use astra_turn::{Begun, Running, TurnAnswer, TurnAsk};
 use axum::Json;
 use axum::response::{IntoResponse as _, Response};
 use futures_channel::oneshot;
+use futures_util::future::{Either, select};
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
+use std::convert::Infallible;
 
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// The longest message, in bytes of UTF-8.
 const LONGEST_MESSAGE: usize = 256 * 1024;
+
+/// How often a stream carries at least a comment, in milliseconds: WHATWG HTML ("Server-sent events", authoring notes) suggests about 15 s.
+const COMMENT_MILLIS: u32 = 15_000;
 
 /// The largest metadata, in bytes of JSON.
 const LARGEST_METADATA: usize = 16 * 1024;
@@ -162,7 +167,14 @@ fn stream<H: TurnHost>(host: &H, running: Running) -> Response {
         let instance = format!("/workspaces/{}/turns", running.opening.workspace);
         let request_id = running.request_id();
         sink.push(&events.started(&running.opening.turn_id, &running.opening.session_id));
-        let ended = astra_turn::run(&task, running, &mut |text| sink.push(&events.delta(text))).await;
+        let ended = {
+            let mut deltas = |text: &str| sink.push(&events.delta(text));
+            let run = std::pin::pin!(astra_turn::run(&task, running, &mut deltas));
+            match select(run, std::pin::pin!(comment(&task, &sink))).await {
+                Either::Left((ended, _)) => ended,
+                Either::Right((never, _)) => match never {},
+            }
+        };
         sink.push(&match ended {
             Ok(answer) => events.completed(&answer),
             Err(failure) => events.failed(failure.problem(), &instance, &request_id),
@@ -170,6 +182,14 @@ fn stream<H: TurnHost>(host: &H, running: Running) -> Response {
         sink.close().await;
     });
     response
+}
+
+/// Sends a comment now and then, so that no proxy on the way takes a model that thinks for a connection that is dead.
+async fn comment<H: TurnHost>(host: &H, sink: &H::Sink) -> Infallible {
+    loop {
+        host.sleep(COMMENT_MILLIS).await;
+        sink.push(b": still here\n\n");
+    }
 }
 
 /// An answer that was given before, as events.
