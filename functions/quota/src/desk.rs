@@ -123,6 +123,7 @@ impl<D: Database, R: Rows> Desk<D, R> {
             Ask::Stop(_) => Answer::NotRunning,
             Ask::Status => self.status(now).await.unwrap_or_else(refuse),
             Ask::Forget => self.forget(),
+            Ask::Ping => Answer::Pong,
         }
     }
 

@@ -38,6 +38,8 @@ pub enum Ask {
     Status,
     /// Forget everything: the workspace is deleted.
     Forget,
+    /// Say that you are there.
+    Ping,
 }
 
 /// A turn that wants to begin. Beside `lease_millis` the fields are those of the SQL function `turn_begin`.
@@ -198,6 +200,8 @@ pub enum Answer {
     Status(Option<QuotaView>),
     /// Everything is forgotten.
     Forgotten,
+    /// The counter is there.
+    Pong,
     /// The database cannot be reached; nothing was done.
     Unavailable,
     /// The database refused the statement, or answered out of form: a fault of ours. For the log.

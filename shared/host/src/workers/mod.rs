@@ -19,12 +19,21 @@ mod event_stream;
 mod http_client;
 mod response;
 
+/// The Hyperdrive binding that stands in for `DATABASE_URL` where that is not set.
+#[cfg(feature = "database")]
+const HYPERDRIVE: &str = "HYPERDRIVE";
+
 /// Configuration from a Worker's bindings: variables and secrets have the same names as elsewhere.
 struct EnvSettings(SendWrapper<worker::Env>);
 
 impl Settings for EnvSettings {
     fn get(&self, name: &str) -> Option<String> {
-        self.0.var(name).ok().map(|v| v.to_string()).filter(|v| !v.is_empty())
+        let value = self.0.var(name).ok().map(|v| v.to_string()).filter(|v| !v.is_empty());
+        #[cfg(feature = "database")]
+        if value.is_none() && name == "DATABASE_URL" {
+            return self.0.hyperdrive(HYPERDRIVE).ok().map(|binding| binding.connection_string());
+        }
+        value
     }
 }
 
