@@ -74,5 +74,6 @@ stop_pgbouncer() {
   [ -n "$pid" ] || return 0
   kill -TERM "$pid" # at once, whoever is connected
   gone "$pid" 50 || kill -KILL "$pid" 2>/dev/null || true
+  released "$POOLER_PORT"
   rm -f "$DEV/pgbouncer/pid"
 }

@@ -27,6 +27,15 @@ gone() {
 
 listens() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
+# released PORT: a killed process is gone a moment before its sockets are.
+released() {
+  local i
+  for ((i = 0; i < 100; i++)); do
+    listens "$1" || return 0
+    sleep 0.05
+  done
+}
+
 free_port() { # PORT WHAT
   listens "$1" || return 0
   die "port $1 ($2) is taken by another program. Stop that, or set ASTRA_PORT to the first of four free ports (it is $ASTRA_PORT now)"

@@ -14,9 +14,22 @@ check_bundles() {
   done
 }
 
-# Values come from the environment of workerd by name, so that the file holds no secret.
+# Values come from the environment of workerd by name: the file holds no secret.
 from_environment() { # BINDING VARIABLE
   [ -z "${!2:-}" ] || printf '    (name = "%s", fromEnvironment = "%s"),\n' "$1" "$2"
+}
+
+# database ROLE VARIABLE: the address of the pooler, or with ASTRA_HYPERDRIVE=1 the binding that stands in for it.
+# (A plain pass-through here: what Cloudflare's does differently, no local run shows. Its password is the only secret in the file.)
+database() {
+  if [ -z "${ASTRA_HYPERDRIVE:-}" ]; then from_environment DATABASE_URL "$2"; return; fi
+  printf '    (name = "HYPERDRIVE", hyperdrive = (designator = "database", database = "%s", user = "%s", password = "%s", scheme = "postgres")),\n' \
+    "$(behind_hyperdrive name)" "$1" "$ASTRA_ROLE_PASSWORD"
+}
+behind_hyperdrive() { # name | address
+  local at="127.0.0.1:$POOLER_PORT" name=astra
+  if [ "${ASTRA_POOLER:-}" = none ]; then at="$DB_HOST:$DB_PORT" name="$DB_NAME"; fi
+  if [ "$1" = name ]; then printf '%s' "$name"; else printf '%s' "$at"; fi
 }
 
 bindings() { # FUNCTION
@@ -27,11 +40,11 @@ bindings() { # FUNCTION
       from_environment ALLOWED_ORIGINS ALLOWED_ORIGINS
       return ;;
     quota)
-      from_environment DATABASE_URL URL_QUOTA
+      database astra_quota URL_QUOTA
       return ;;
-    provision) from_environment DATABASE_URL URL_PROVISION ;;
-    invoke-turn) from_environment DATABASE_URL URL_INVOKE ;;
-    billing) from_environment DATABASE_URL URL_BILLING ;;
+    provision) database astra_provision URL_PROVISION ;;
+    invoke-turn) database astra_invoke URL_INVOKE ;;
+    billing) database astra_billing URL_BILLING ;;
   esac
   printf '    (name = "QUOTA", durableObjectNamespace = (className = "Quota", serviceName = "quota")),\n'
   for name in TOKEN_KEYS SECRETS_KEY "${PASSED_ON[@]}"; do from_environment "$name" "$name"; done
@@ -40,11 +53,13 @@ bindings() { # FUNCTION
 write_config() {
   local name date flags
   mkdir -p "$DEV/quota" "$DEV/bundle"
+  (umask 077; : >"$DEV/workerd.capnp"; chmod 600 "$DEV/workerd.capnp")
   {
     printf 'using Workerd = import "/workerd/workerd.capnp";\n\nconst config :Workerd.Config = (\n  services = [\n'
     for name in "${FUNCTIONS[@]}"; do printf '    (name = "%s", worker = .%s),\n' "$name" "$(camel "$name")"; done
     # private and local: the pooler and mock models are on this machine.
     printf '    (name = "internet", network = (allow = ["public", "private", "local"], tlsOptions = (trustBrowserCas = true))),\n'
+    [ -z "${ASTRA_HYPERDRIVE:-}" ] || printf '    (name = "database", external = (address = "%s", tcp = ())),\n' "$(behind_hyperdrive address)"
     printf '    (name = "quota-disk", disk = (path = "quota", writable = true)),\n  ],\n  sockets = [\n'
     printf '    (name = "gateway", address = "127.0.0.1:%s", http = (), service = "gateway"),\n' "$ASTRA_PORT"
     printf '    (name = "invoke-turn", address = "127.0.0.1:%s", http = (), service = "invoke-turn"),\n  ],\n);\n' "$INVOKE_PORT"
@@ -92,5 +107,7 @@ stop_workerd() {
   [ -n "$pid" ] || return 0
   kill -KILL "$pid"
   gone "$pid" 50 || die "workerd ($pid) does not end"
+  released "$ASTRA_PORT"
+  released "$INVOKE_PORT"
   rm -f "$DEV/workerd.pid"
 }

@@ -63,9 +63,6 @@ pub fn fits(described: &str, sent: &str) -> bool {
 
 /// Fails when the document has no such operation.
 pub async fn assert_documented(method: &Method, path: &str) {
-    if std::env::var_os("TMP_NO_OPENAPI").is_some() {
-        return;
-    }
     let known = operations().await.iter().any(|operation| operation.method == *method && fits(&operation.path, path));
     assert!(known, "{method} {path} is used by the suite and not described in /openapi.json");
 }

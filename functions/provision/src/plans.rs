@@ -69,7 +69,7 @@ pub(crate) async fn put<H: Host>(call: Call<H>, Params(path): Params<PlanPath>, 
 /// A plan's template, as JSON or, where `Accept` asks for it, as the YAML that was uploaded.
 #[utoipa::path(
     get, path = "/plans/{plan}/template", tag = "plans", operation_id = "readTemplate", params(PlanPath),
-    responses((status = 200, description = "The template", content((TemplateView = "application/json"), (String = "application/yaml")))),
+    responses((status = 200, description = "The template", content((TemplateView = "application/json"), (String = "application/yaml"))), (status = 404, description = "The plan has no template")),
 )]
 pub(crate) async fn read<H: Host>(call: Call<H>, Params(path): Params<PlanPath>, request: Unread) -> Result<Response, Failure> {
     #[derive(Deserialize)]

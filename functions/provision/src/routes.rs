@@ -15,9 +15,9 @@ astra_host::routes! {
     POST "/workspaces/{workspaceId}/tokens" => tokens::issue,
 
     GET "/workspaces/{workspaceId}/secrets" => secrets::list,
-    GET "/workspaces/{workspaceId}/secrets/{name}" => secrets::read,
-    PUT "/workspaces/{workspaceId}/secrets/{name}" => secrets::put,
-    DELETE "/workspaces/{workspaceId}/secrets/{name}" => secrets::delete,
+    GET "/workspaces/{workspaceId}/secrets/{secretName}" => secrets::read,
+    PUT "/workspaces/{workspaceId}/secrets/{secretName}" => secrets::put,
+    DELETE "/workspaces/{workspaceId}/secrets/{secretName}" => secrets::delete,
 
     GET "/workspaces/{workspaceId}/agents" => agents::list,
     PUT "/workspaces/{workspaceId}/agents/{agentId}" => agents::put,

@@ -25,7 +25,7 @@ pub(crate) struct SecretPath {
     workspace_id: String,
     /// The secret's name. `OPENAI_API_KEY` and `ANTHROPIC_API_KEY` are those that the providers look for.
     #[param(min_length = 1, max_length = 64, pattern = "^[A-Z][A-Z0-9_]*$")]
-    name: String,
+    secret_name: String,
 }
 
 /// A secret to keep.
@@ -75,23 +75,23 @@ pub(crate) async fn list<H: Host>(
 
 /// A secret's name and times; never its value.
 #[utoipa::path(
-    get, path = "/workspaces/{workspaceId}/secrets/{name}", tag = "secrets", operation_id = "readSecret", params(SecretPath),
+    get, path = "/workspaces/{workspaceId}/secrets/{secretName}", tag = "secrets", operation_id = "readSecret", params(SecretPath),
     responses((status = 200, description = "The secret is set", body = SecretInfo)),
 )]
 pub(crate) async fn read<H: Host>(call: Call<H>, Params(path): Params<SecretPath>) -> Result<Json<SecretInfo>, Failure> {
     let Allowed { data, .. } = call.tenant(&path.workspace_id, Permission::SecretWrite)?;
-    let name = checked_name("name", path.name)?;
+    let name = checked_name("secretName", path.secret_name)?;
     Ok(Json(data.get_secret_info(&name).await?.ok_or_else(|| Problem::not_found("secret"))?))
 }
 
 /// Sets a secret.
 #[utoipa::path(
-    put, path = "/workspaces/{workspaceId}/secrets/{name}", tag = "secrets", operation_id = "putSecret", params(SecretPath), request_body = SecretBody,
+    put, path = "/workspaces/{workspaceId}/secrets/{secretName}", tag = "secrets", operation_id = "putSecret", params(SecretPath), request_body = SecretBody,
     responses((status = 204, description = "Set")),
 )]
 pub(crate) async fn put<H: Host>(call: Call<H>, Params(path): Params<SecretPath>, request: Unread) -> Result<StatusCode, Failure> {
     let Allowed { data, .. } = call.tenant(&path.workspace_id, Permission::SecretWrite)?;
-    let name = checked_name("name", path.name)?;
+    let name = checked_name("secretName", path.secret_name)?;
     let SecretBody { value } = request.json().await?;
     if !(1..=MAX_VALUE).contains(&value.len()) {
         return Err(Problem::field("/value", format!("a text of 1 to {MAX_VALUE} bytes")).into());
@@ -106,11 +106,11 @@ pub(crate) async fn put<H: Host>(call: Call<H>, Params(path): Params<SecretPath>
 
 /// Removes a secret.
 #[utoipa::path(
-    delete, path = "/workspaces/{workspaceId}/secrets/{name}", tag = "secrets", operation_id = "deleteSecret", params(SecretPath),
+    delete, path = "/workspaces/{workspaceId}/secrets/{secretName}", tag = "secrets", operation_id = "deleteSecret", params(SecretPath),
     responses((status = 204, description = "Removed")),
 )]
 pub(crate) async fn delete<H: Host>(call: Call<H>, Params(path): Params<SecretPath>) -> Result<StatusCode, Failure> {
     let Allowed { data, .. } = call.tenant(&path.workspace_id, Permission::SecretWrite)?;
-    let name = checked_name("name", path.name)?;
+    let name = checked_name("secretName", path.secret_name)?;
     if data.delete_secret(&name).await? { Ok(StatusCode::NO_CONTENT) } else { Err(Problem::not_found("secret").into()) }
 }

@@ -75,7 +75,7 @@ impl Writer {
                 return Err("tags are not taken here");
             }
             Event::Scalar(text, style, anchor, None) => {
-                let key = self.begin_node()?;
+                let key = self.begin_node();
                 let begins = self.out.len();
                 if key || style != ScalarStyle::Plain {
                     self.text(&text);
@@ -85,7 +85,7 @@ impl Writer {
                 self.end_node(anchor, begins);
             }
             Event::Alias(anchor) => {
-                if self.begin_node()? {
+                if self.begin_node() {
                     return Err("an alias cannot be a key here");
                 }
                 let of = self.anchors.get(&anchor).cloned().ok_or("an alias within what it stands for")?;
@@ -105,15 +105,15 @@ impl Writer {
     }
 
     /// Writes what stands before a node. True for a mapping's key.
-    fn begin_node(&mut self) -> Result<bool, &'static str> {
-        let Some(open) = self.open.last_mut() else { return Ok(false) };
+    fn begin_node(&mut self) -> bool {
+        let Some(open) = self.open.last_mut() else { return false };
         match open.kind {
             Kind::Sequence | Kind::Key if !open.empty => self.out.push(','),
             Kind::Value => self.out.push(':'),
             _ => {}
         }
         open.empty = false;
-        Ok(open.kind == Kind::Key)
+        open.kind == Kind::Key
     }
 
     fn end_node(&mut self, anchor: usize, begins: usize) {
@@ -130,7 +130,7 @@ impl Writer {
     }
 
     fn open(&mut self, anchor: usize, kind: Kind, bracket: char) -> Result<(), &'static str> {
-        if self.begin_node()? {
+        if self.begin_node() {
             return Err("a key is a text");
         }
         self.open.push(Open { begins: self.out.len(), anchor, kind, empty: true });

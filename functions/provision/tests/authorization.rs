@@ -21,9 +21,9 @@ const LEAST: &[(&str, &str, &str)] = &[
     ("DELETE", "/workspaces/{workspaceId}/members/{userId}", "admin"),
     ("POST", "/workspaces/{workspaceId}/tokens", "admin"),
     ("GET", "/workspaces/{workspaceId}/secrets", "admin"),
-    ("GET", "/workspaces/{workspaceId}/secrets/{name}", "admin"),
-    ("PUT", "/workspaces/{workspaceId}/secrets/{name}", "admin"),
-    ("DELETE", "/workspaces/{workspaceId}/secrets/{name}", "admin"),
+    ("GET", "/workspaces/{workspaceId}/secrets/{secretName}", "admin"),
+    ("PUT", "/workspaces/{workspaceId}/secrets/{secretName}", "admin"),
+    ("DELETE", "/workspaces/{workspaceId}/secrets/{secretName}", "admin"),
     ("GET", "/workspaces/{workspaceId}/agents", "viewer"),
     ("PUT", "/workspaces/{workspaceId}/agents/{agentId}", "admin"),
     ("DELETE", "/workspaces/{workspaceId}/agents/{agentId}", "admin"),
@@ -34,7 +34,7 @@ const LEAST: &[(&str, &str, &str)] = &[
 const RANKS: [&str; 5] = ["viewer", "member", "admin", "owner", "operator"];
 
 fn path(pattern: &str) -> String {
-    let with = [("{workspaceId}", "acme"), ("{userId}", "bob"), ("{name}", "A_KEY"), ("{agentId}", "assistant"), ("{plan}", "pro")];
+    let with = [("{workspaceId}", "acme"), ("{userId}", "bob"), ("{secretName}", "A_KEY"), ("{agentId}", "assistant"), ("{plan}", "pro")];
     with.iter().fold(pattern.to_owned(), |path, (name, value)| path.replace(name, value))
 }
 

@@ -6,6 +6,7 @@
 //! 4. A row is deleted after the database has the record, never before; if that is lost, the alarm saves it again, which changes nothing.
 
 use crate::context::{Context, Outcome};
+use crate::gate::Gate;
 use astra_kernel::{AgentId, Limits, NanoUsd, Timestamp, TurnId, WorkspaceId};
 use astra_quota::words::{Begin, Begun, Draft, Extend, Finished, Record, TurnStatus};
 use astra_quota::{AdmitError, Answer, Ask, Charge, Counter, Hold, Known, QuotaView, Request, SaveOutcome, Spent};
@@ -14,6 +15,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+
+/// How often a turn that begins has what was spent loaded again.
+const LOADS: usize = 5;
 
 /// How long after a failed delivery the next try is made, in milliseconds.
 const RETRY_MILLIS: i64 = 1_000;
@@ -62,8 +66,8 @@ pub struct Desk<D, R> {
     database: D,
     rows: R,
     counter: RefCell<Counter>,
-    /// Written while the ledger is read as a whole; read while a record is being added to it.
-    ledger: async_lock::RwLock<()>,
+    /// Passed alone while the ledger is read as a whole, together while records are added to it.
+    ledger: Gate,
     saving: RefCell<BTreeSet<TurnId>>,
     undelivered: RefCell<BTreeMap<TurnId, Record>>,
     done: RefCell<Vec<TurnId>>,
@@ -88,7 +92,7 @@ impl<D: Database, R: Rows> Desk<D, R> {
             database,
             rows,
             counter: RefCell::new(Counter::with_holds(holds)),
-            ledger: async_lock::RwLock::new(()),
+            ledger: Gate::default(),
             saving: RefCell::default(),
             undelivered: RefCell::new(undelivered),
             done: RefCell::default(),
@@ -116,7 +120,7 @@ impl<D: Database, R: Rows> Desk<D, R> {
     pub async fn answer(&self, ask: Ask, now: Timestamp) -> Answer {
         let now = self.tick(now);
         match ask {
-            Ask::Begin(begin) => self.begin(*begin, now).await.unwrap_or_else(refuse),
+            Ask::Begin(begin) => self.begin(&begin, now).await.unwrap_or_else(refuse),
             Ask::Extend(extend) => self.extend(&extend, now),
             Ask::Finish(record) => self.finish(*record, now).await,
             Ask::Stop(stop) if self.counter.borrow_mut().stop(stop.turn_id, stop.subject.as_deref()) => Answer::Stopping,
@@ -128,19 +132,29 @@ impl<D: Database, R: Rows> Desk<D, R> {
     }
 
     /// Reads the turn's context; decides; keeps the hold durably.
-    async fn begin(&self, begin: Begin, now: Timestamp) -> Result<Answer, StoreError> {
-        if let Some(known) = self.known(&begin, now, Asked::BeforeDatabase) {
-            return Ok(known);
+    async fn begin(&self, begin: &Begin, now: Timestamp) -> Result<Answer, StoreError> {
+        // What was spent may come into doubt while the context is read; then both are read again.
+        for _ in 0..LOADS {
+            if let Some(answer) = self.try_begin(begin, now).await? {
+                return Ok(answer);
+            }
         }
-        let (text, now) = self.read_context(&begin, now).await?;
+        Err(StoreError::Unreachable)
+    }
+
+    async fn try_begin(&self, begin: &Begin, now: Timestamp) -> Result<Option<Answer>, StoreError> {
+        if let Some(known) = self.known(begin, now, Asked::BeforeDatabase) {
+            return Ok(Some(known));
+        }
+        let (text, now) = self.read_context(begin, now).await?;
         let outcome: Outcome = parse(&text)?;
         if outcome.outcome != "ok" {
-            return RawValue::from_string(text).map(Answer::Denied).map_err(|_| StoreError::Shape("turn_begin"));
+            return RawValue::from_string(text).map(|denial| Some(Answer::Denied(denial))).map_err(|_| StoreError::Shape("turn_begin"));
         }
         let context: Context = parse(&text)?;
         // Nothing is awaited from here on: what is decided is still true when it is written down.
-        if let Some(known) = self.known(&begin, now, Asked::AfterDatabase) {
-            return Ok(known);
+        if let Some(known) = self.known(begin, now, Asked::AfterDatabase) {
+            return Ok(Some(known));
         }
         let request = Request {
             turn: begin.turn_id,
@@ -158,8 +172,8 @@ impl<D: Database, R: Rows> Desk<D, R> {
         };
         let hold = match self.counter.borrow_mut().admit(now, request) {
             Ok(hold) => hold.clone(),
-            Err(AdmitError::Refused(refusal)) => return Ok(Answer::Refused(refusal)),
-            Err(AdmitError::NotLoaded) => return Err(StoreError::Unreachable),
+            Err(AdmitError::Refused(refusal)) => return Ok(Some(Answer::Refused(refusal))),
+            Err(AdmitError::NotLoaded) => return Ok(None),
             Err(AdmitError::Money(_)) => return Err(StoreError::Shape("turn_begin: price")),
         };
         let answer = Begun {
@@ -170,14 +184,14 @@ impl<D: Database, R: Rows> Desk<D, R> {
             bounded_by_budget: hold.bounded_by_budget,
         };
         let turn = begin.turn_id;
-        let draft = Box::new(Draft { record: draft(begin, &context, hold.started_at), price: context.price });
+        let draft = Box::new(Draft { record: draft(begin.clone(), &context, hold.started_at), price: context.price });
         if !self.rows.put(turn, &Row::Running { hold: Box::new(hold), draft }) {
             self.counter.borrow_mut().release(turn);
             return Err(StoreError::Unreachable);
         }
         // In the same write as the new row: what earlier turns no longer need.
         self.sweep();
-        Ok(Answer::Begun(Box::new(answer)))
+        Ok(Some(Answer::Begun(Box::new(answer))))
     }
 
     fn known(&self, begin: &Begin, now: Timestamp, asked: Asked) -> Option<Answer> {
@@ -205,20 +219,21 @@ impl<D: Database, R: Rows> Desk<D, R> {
 
     /// `turn_begin`, together with what was spent when that is not known.
     async fn read_context(&self, begin: &Begin, now: Timestamp) -> Result<(String, Timestamp), StoreError> {
-        if !self.needs_load(now) {
-            return Ok((self.tenant().begin_turn(&begin_argument(begin, now, false)?).await?, self.tick(now)));
+        if self.needs_load(now) {
+            let _alone = self.ledger.alone().await;
+            // Another turn may have loaded it while this one waited.
+            let now = self.tick(now);
+            if self.needs_load(now) {
+                self.deliver().await;
+                let text = self.tenant().begin_turn(&begin_argument(begin, now, true)?).await?;
+                if let Ok(Context { spent: Some(spent), .. }) = parse::<Context>(&text) {
+                    self.load(spent, now);
+                }
+                return Ok((text, now));
+            }
         }
-        let _alone = self.ledger.write().await;
-        let now = self.tick(now);
-        let needs_load = self.needs_load(now);
-        if needs_load {
-            self.deliver().await;
-        }
-        let text = self.tenant().begin_turn(&begin_argument(begin, now, needs_load)?).await?;
-        if let (true, Ok(Context { spent: Some(spent), .. })) = (needs_load, parse::<Context>(&text)) {
-            self.load(spent, now);
-        }
-        Ok((text, now))
+        let text = self.tenant().begin_turn(&begin_argument(begin, self.tick(now), false)?).await?;
+        Ok((text, self.tick(now)))
     }
 
     fn needs_load(&self, now: Timestamp) -> bool {
@@ -285,7 +300,7 @@ impl<D: Database, R: Rows> Desk<D, R> {
 
     /// Sends a record that was settled to the database.
     async fn save(&self, record: &Record) -> Result<SaveOutcome, StoreError> {
-        let _shared = self.ledger.read().await;
+        let _shared = self.ledger.together().await;
         self.send(record).await
     }
 
@@ -349,9 +364,10 @@ impl<D: Database, R: Rows> Desk<D, R> {
             id: AgentId,
             max_cost_nano_usd_per_month: NanoUsd,
         }
-        let _alone = self.ledger.write().await;
+        // Alone only when the ledger is read too.
+        let alone = if self.needs_load(now) { Some(self.ledger.alone().await) } else { None };
         let now = self.tick(now);
-        let needs_load = self.needs_load(now);
+        let needs_load = alone.is_some() && self.needs_load(now);
         if needs_load {
             self.deliver().await;
         }
@@ -390,7 +406,7 @@ impl<D: Database, R: Rows> Desk<D, R> {
             self.finish(record, now).await;
         }
         if !self.undelivered.borrow().is_empty() {
-            let _alone = self.ledger.write().await;
+            let _alone = self.ledger.alone().await;
             self.deliver().await;
         }
         self.sweep();

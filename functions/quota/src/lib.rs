@@ -8,6 +8,7 @@
 
 pub mod context;
 pub mod desk;
+mod gate;
 
 #[cfg(target_arch = "wasm32")]
 mod object;

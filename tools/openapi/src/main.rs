@@ -41,9 +41,9 @@ fn document() -> Value {
         "components": {},
     });
     for function in functions {
-        merge::add(&mut document, serde_json::to_value(function).unwrap_or_default());
+        merge::add(&mut document, &serde_json::to_value(function).unwrap_or_default());
     }
-    merge::add(&mut document, gateway::document());
+    merge::add(&mut document, &gateway::document());
     complete::complete(&mut document);
     document
 }

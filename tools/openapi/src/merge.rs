@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 ///
 /// # Panics
 /// On such a name: the file is not written.
-pub(crate) fn add(into: &mut Value, from: Value) {
+pub(crate) fn add(into: &mut Value, from: &Value) {
     for member in ["paths", "components"] {
         join(&mut into[member], from[member].clone(), member);
     }
@@ -29,7 +29,7 @@ fn join(into: &mut Value, from: Value, at: &str) {
     }
 }
 
-/// The same document with members in alphabetical order, whatever order serde_json keeps.
+/// The same document with members in alphabetical order, whatever order `serde_json` keeps.
 pub(crate) fn sorted(value: Value) -> Value {
     match value {
         Value::Object(members) => {
@@ -51,7 +51,7 @@ mod tests {
     fn the_same_twice_is_once() {
         let mut document = json!({ "paths": {}, "components": { "schemas": { "A": { "type": "string" } } } });
         let other = json!({ "paths": { "/x": { "get": {} } }, "components": { "schemas": { "A": { "type": "string" }, "B": {} } } });
-        add(&mut document, other);
+        add(&mut document, &other);
         assert_eq!(document["components"]["schemas"].as_object().map(Map::len), Some(2));
         assert!(document["paths"]["/x"]["get"].is_object());
     }
@@ -60,6 +60,6 @@ mod tests {
     #[should_panic(expected = "components/schemas/A/type is described twice")]
     fn two_things_under_one_name_are_a_mistake() {
         let mut document = json!({ "paths": {}, "components": { "schemas": { "A": { "type": "string" } } } });
-        add(&mut document, json!({ "components": { "schemas": { "A": { "type": "integer" } } } }));
+        add(&mut document, &json!({ "components": { "schemas": { "A": { "type": "integer" } } } }));
     }
 }
