@@ -20,12 +20,14 @@ die() { printf 'error: %s\n' "$*" >&2; exit 1; }
 # (Not `"$@" || die`: inside of that, set -e would not hold.)
 STEP=""
 step() {
-  local name="$1" began="${EPOCHREALTIME/./}" outer="$STEP"; shift
+  local name="$1" began="${EPOCHREALTIME/./}" outer="$STEP" status; shift
   say "== $name"
   STEP="$name"
   "$@"
+  status=$? # only seen where the caller has a use for a failure: step ... || ...
   STEP="$outer"
   say "   $name: $(seconds_since "$began")"
+  return "$status"
 }
 failed_step() { [ "$1" = 0 ] || [ -z "$STEP" ] || say "error: '$STEP' failed (see above)"; }
 trap 'failed_step $?' EXIT

@@ -4,6 +4,7 @@ use crate::{environment, jwt, openapi};
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 use serde_json::Value;
+use std::time::Duration;
 
 /// A caller.
 #[derive(Clone, Debug)]
@@ -16,7 +17,9 @@ pub struct Api {
 impl Api {
     /// A caller at an address, without a token.
     pub fn at(base: impl Into<String>) -> Self {
-        let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client is made");
+        // An answer that never comes fails the test that waits for it, by name.
+        let builder = reqwest::Client::builder().no_proxy().timeout(Duration::from_mins(1));
+        let http = builder.build().expect("an HTTP client is made");
         Self { http, base: base.into(), token: None }
     }
 

@@ -51,16 +51,16 @@ pub(crate) struct PriceView {
 
 impl From<PriceRow> for PriceView {
     fn from(row: PriceRow) -> Self {
-        let PriceRow { version, price } = row;
-        let NewPrice {
+        let PriceRow {
             provider,
             model,
+            version,
             input_nano_per_mtok: input,
             cached_input_nano_per_mtok: cached,
             output_nano_per_mtok: output,
             holds_maximum,
             valid_from,
-        } = price;
+        } = row;
         Self {
             provider,
             model,
@@ -201,18 +201,24 @@ pub(crate) async fn put<H: Host>(call: Call<H>, request: Unread) -> Result<Json<
     };
     if valid_from.is_none() {
         // "From now on" said twice is one price: else every repetition would be a version.
-        let newest = operator
-            .list_prices()
-            .await?
-            .data
-            .into_iter()
-            .find(|row| row.price.provider == price.provider && row.price.model == price.model);
-        if let Some(PriceRow { version, price: last }) = newest
-            && last.valid_from <= now
-            && last == (NewPrice { valid_from: last.valid_from, ..price.clone() })
-        {
-            return Ok(Json(StoredView { version }));
+        let rows = operator.list_prices().await?.data;
+        let newest = rows.into_iter().find(|row| row.provider == price.provider && row.model == price.model);
+        if let Some(row) = newest.filter(|row| says(row, &price)) {
+            return Ok(Json(StoredView { version: row.version }));
         }
     }
     Ok(Json(StoredView { version: operator.put_price(&price).await? }))
+}
+
+/// Whether a row of the price book already says what a price that begins now would.
+fn says(row: &PriceRow, price: &NewPrice) -> bool {
+    let NewPrice { provider, model, input_nano_per_mtok, cached_input_nano_per_mtok, output_nano_per_mtok, holds_maximum, valid_from: now } =
+        price;
+    row.provider == *provider
+        && row.model == *model
+        && row.input_nano_per_mtok == *input_nano_per_mtok
+        && row.cached_input_nano_per_mtok == *cached_input_nano_per_mtok
+        && row.output_nano_per_mtok == *output_nano_per_mtok
+        && row.holds_maximum == *holds_maximum
+        && row.valid_from <= *now
 }

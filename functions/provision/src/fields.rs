@@ -1,6 +1,8 @@
 //! Forms of fields, checked once when a request is read. Their `OpenAPI` descriptions say the same, so that what the document allows is accepted.
 
+use astra_host::routes::Object;
 use astra_kernel::Problem;
+use serde::de::Visitor;
 use serde::{Deserialize, Deserializer};
 
 /// A name or title: 1 to 200 characters, not blank, no control characters. Spaces around it are dropped.
@@ -40,37 +42,76 @@ impl TryFrom<String> for Text {
     }
 }
 
-/// A whole number that every JSON number carries exactly: 0 to 2^53 - 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
-#[serde(try_from = "i64")]
-#[schema(value_type = i64, minimum = 0, maximum = 9_007_199_254_740_991_i64)]
-pub(crate) struct Count(pub(crate) i64);
+/// Defines a whole number within bounds. `36.0` is one too: that is how some languages write 36 (and JSON Schema agrees).
+macro_rules! whole_number {
+    ($(#[$doc:meta])* $name:ident, $min:tt ..= $max:tt) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, utoipa::ToSchema)]
+        #[schema(value_type = i64, minimum = $min, maximum = $max)]
+        pub(crate) struct $name(pub(crate) i64);
 
-impl TryFrom<i64> for Count {
-    type Error = &'static str;
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let what = concat!("a whole number from ", $min, " to ", $max);
+                let number = deserializer.deserialize_i64(crate::fields::WholeNumber { what })?;
+                if ($min..=$max).contains(&number) { Ok(Self(number)) } else { Err(serde::de::Error::custom(what)) }
+            }
+        }
+    };
+}
+pub(crate) use whole_number;
 
-    fn try_from(n: i64) -> Result<Self, Self::Error> {
-        if (0..=astra_kernel::money::MAX_NANO).contains(&n) { Ok(Self(n)) } else { Err("a whole number from 0 to 9007199254740991") }
-    }
+whole_number! {
+    /// A whole number that every JSON number carries exactly.
+    Count, 0..=9_007_199_254_740_991_i64
 }
 
-/// A whole number of at least one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
-#[serde(try_from = "i64")]
-#[schema(value_type = i64, minimum = 1, maximum = 9_007_199_254_740_991_i64)]
-pub(crate) struct Positive(pub(crate) i64);
+whole_number! {
+    /// A whole number of at least one.
+    Positive, 1..=9_007_199_254_740_991_i64
+}
 
-impl TryFrom<i64> for Positive {
-    type Error = &'static str;
+/// Reads a whole number, also one that is written with a fraction of zero.
+pub(crate) struct WholeNumber {
+    pub(crate) what: &'static str,
+}
 
-    fn try_from(n: i64) -> Result<Self, Self::Error> {
-        if (1..=astra_kernel::money::MAX_NANO).contains(&n) { Ok(Self(n)) } else { Err("a whole number from 1 to 9007199254740991") }
+impl Visitor<'_> for WholeNumber {
+    type Value = i64;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.what)
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<i64, E> {
+        Ok(number)
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<i64, E> {
+        i64::try_from(number).map_err(|_| E::custom(self.what))
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<i64, E> {
+        // Below 2^53 a float without a fraction is a whole number exactly.
+        let exact = number.fract() == 0.0 && number.abs() < 9_007_199_254_740_992.0;
+        #[expect(clippy::cast_possible_truncation, reason = "just checked")]
+        if exact { Ok(number as i64) } else { Err(E::custom(self.what)) }
     }
 }
 
 /// For optional fields that are absent or have a value: null is refused, so that it cannot be taken for "no limit" by accident.
 pub(crate) fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
+}
+
+/// As [`present`], for a field that is an object (see [`Object`]).
+pub(crate) fn present_object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    Object::deserialize(deserializer).map(|Object(value)| Some(value))
+}
+
+/// For a field that is an object (see [`Object`]).
+pub(crate) fn object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+    Object::deserialize(deserializer).map(|Object(value)| value)
 }
 
 /// A field of a PATCH where absent and null mean different things.
@@ -133,8 +174,10 @@ mod tests {
     #[test]
     fn counts_are_exact_in_json() {
         let count = |s: &str| serde_json::from_str::<Count>(s).map(|c| c.0);
-        assert_eq!(count("9007199254740991").unwrap(), 9_007_199_254_740_991);
-        for bad in ["-1", "9007199254740992", "1.5", "1e3", "\"1\"", "null", "99999999999999999999"] {
+        for (text, number) in [("9007199254740991", 9_007_199_254_740_991), ("0", 0), ("36.0", 36), ("1e3", 1000), ("-0.0", 0)] {
+            assert_eq!(count(text).unwrap(), number, "{text}");
+        }
+        for bad in ["-1", "9007199254740992", "9007199254740992.0", "1e300", "1.5", "\"1\"", "null", "99999999999999999999"] {
             assert!(count(bad).is_err(), "{bad}");
         }
         assert!(serde_json::from_str::<Positive>("0").is_err());

@@ -3,7 +3,7 @@
 //! The issuer's role bounds the new token's role, and the issuer's scope, if there is one, bounds each permission of the new token: a token that was
 //! narrowed cannot issue a wider one.
 
-use crate::fields::{Text, WorkspacePath, present};
+use crate::fields::{Text, WorkspacePath, present, whole_number};
 use crate::members::RoleName;
 use crate::workspaces::existing;
 use astra_host::routes::{Params, Unread};
@@ -32,27 +32,18 @@ pub(crate) struct TokenBody {
     scope: Option<Scope>,
     /// How long it is good for, in seconds; 900 unless told.
     #[serde(default)]
-    #[schema(required = false)]
+    #[schema(required = false, default = 900)]
     expires_in_seconds: Lifetime,
 }
 
-/// Seconds, 1 to 86,400.
-#[derive(Debug, Clone, Copy, Deserialize, utoipa::ToSchema)]
-#[serde(try_from = "i64")]
-#[schema(value_type = i64, minimum = 1, maximum = 86_400, default = 900)]
-pub(crate) struct Lifetime(i64);
+whole_number! {
+    /// Seconds.
+    Lifetime, 1..=86400
+}
 
 impl Default for Lifetime {
     fn default() -> Self {
         Self(900)
-    }
-}
-
-impl TryFrom<i64> for Lifetime {
-    type Error = &'static str;
-
-    fn try_from(seconds: i64) -> Result<Self, Self::Error> {
-        if (1..=86_400).contains(&seconds) { Ok(Self(seconds)) } else { Err("a whole number of seconds from 1 to 86400") }
     }
 }
 

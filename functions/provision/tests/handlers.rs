@@ -84,6 +84,8 @@ async fn bodies_that_do_not_fit_are_named() {
         (BODY.replace("\"ownerId\":\"user_acme_admin\",", ""), "/"),
         (BODY.replace("\"plan\":\"pro\",", "\"plan\":\"pro\",\"plan\":\"pro\","), "/"),
         ("[]".to_owned(), "/"),
+        (r#"["acme","ACME Corp","pro","user_acme_admin",{}]"#.to_owned(), "/"),
+        (BODY.replace(r#"{"maxAgents":10,"maxTokensPerMonth":5000000,"maxCostUsdPerMonth":50.00}"#, "[10]"), "/limits"),
     ];
     for (body, pointer) in cases {
         assert_eq!(as_operator(&host, "POST", "/workspaces", &body).await.problem(422), pointer, "{body}");
@@ -103,9 +105,14 @@ async fn a_patch_names_what_changes() {
     as_operator(&host, "PATCH", "/workspaces/acme", body).await.ok(200);
     let expected = json!({ "limits": { "maxAgents": null, "maxCostNanoUsdPerMonth": 250_000_000 }, "now": "2026-11-24T12:00:00.000Z" });
     assert_eq!(host.argument("workspace_patch"), expected);
-    for (body, status) in
-        [("{}", 422), (r#"{"displayName":null}"#, 422), (r#"{"plan":""}"#, 422), (r#"{"limits":null}"#, 422), (r#"{"id":"x"}"#, 422)]
-    {
+    for (body, status) in [
+        ("{}", 422),
+        (r#"{"displayName":null}"#, 422),
+        (r#"{"plan":""}"#, 422),
+        (r#"{"limits":null}"#, 422),
+        (r#"{"limits":[null,null]}"#, 422),
+        (r#"{"id":"x"}"#, 422),
+    ] {
         as_operator(&host, "PATCH", "/workspaces/acme", body).await.problem(status);
     }
     for role in ["owner", "admin"] {
@@ -341,6 +348,8 @@ async fn an_own_agent_is_written_checked() {
         ("Hi.", "", "/systemPromptTemplate"),
         ("\"local\"", "\"bedrock\"", "/model/provider"),
         ("0.1", "[]", "/budget/maxCostUsdPerMonth"),
+        (r#"{"maxCostUsdPerMonth":0.1}"#, "[10]", "/budget"),
+        (r#"{"provider":"local","modelId":"echo-1"}"#, r#"["local","echo-1"]"#, "/model"),
         ("\"budget\"", "\"permissions\":{\"workspaceId\":\"other\"},\"budget\"", "/permissions/workspaceId"),
     ] {
         assert!(AGENT.contains(from));

@@ -20,7 +20,10 @@ use crate::web::{BODY_LIMIT, Failure, StrictJson, read_body};
 use astra_kernel::{Code, Problem};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use http::request::Parts;
-use serde::de::DeserializeOwned;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use std::marker::PhantomData;
 
 #[doc(hidden)]
 pub use axum;
@@ -76,6 +79,31 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Params<
     }
 }
 
+/// A struct that is read from a JSON object only. (serde also takes an array for a struct, by position: then `deny_unknown_fields` names nothing,
+/// and a field's place in our code becomes part of the API.) Bodies are; what is within them says so where it matters.
+#[derive(Debug)]
+pub struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+
+        deserializer.deserialize_map(Fields(PhantomData))
+    }
+}
+
 /// A request whose query and body nobody has looked at.
 #[derive(Debug)]
 pub struct Unread(Request);
@@ -116,7 +144,7 @@ impl Unread {
     /// # Errors
     /// `400`, `413`, `415` or `422`.
     pub async fn json<T: DeserializeOwned>(self) -> Result<T, Failure> {
-        StrictJson::from_request(self.0, &()).await.map(|StrictJson(body)| body)
+        StrictJson::from_request(self.0, &()).await.map(|StrictJson(Object(body))| body)
     }
 
     /// The body's bytes, where it has one of these media types.

@@ -18,8 +18,7 @@ pub struct AgentRow {
 }
 
 /// What writing an agent did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(tag = "outcome", rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AgentOutcome {
     /// Done.
     Ok,
@@ -30,6 +29,23 @@ pub enum AgentOutcome {
         /// How many agents it has in effect.
         used: i64,
     },
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    outcome: String,
+    used: Option<i64>,
+}
+
+impl Answer {
+    fn read(self, statement: &'static str) -> Result<AgentOutcome, StoreError> {
+        match (self.outcome.as_str(), self.used) {
+            ("ok", _) => Ok(AgentOutcome::Ok),
+            ("not_found", _) => Ok(AgentOutcome::NotFound),
+            ("limit", Some(used)) => Ok(AgentOutcome::Limit { used }),
+            _ => Err(StoreError::Shape(statement)),
+        }
+    }
 }
 
 impl<D: Database> Tenant<'_, D> {
@@ -47,8 +63,9 @@ impl<D: Database> Tenant<'_, D> {
     /// # Errors
     /// [`StoreError`].
     pub async fn put_agent(&self, id: &AgentId, definition: &Value, now: Timestamp) -> Result<AgentOutcome, StoreError> {
+        const STATEMENT: &str = tenant_statement!("agent_put");
         let arg = json!({ "id": id, "definition": definition, "now": now });
-        self.call(tenant_statement!("agent_put"), &arg).await
+        self.call::<Answer>(STATEMENT, &arg).await?.read(STATEMENT)
     }
 
     /// Deletes an agent of the workspace's own.
@@ -56,6 +73,7 @@ impl<D: Database> Tenant<'_, D> {
     /// # Errors
     /// [`StoreError`].
     pub async fn delete_agent(&self, id: &AgentId) -> Result<AgentOutcome, StoreError> {
-        self.call(tenant_statement!("agent_delete"), &json!({ "id": id })).await
+        const STATEMENT: &str = tenant_statement!("agent_delete");
+        self.call::<Answer>(STATEMENT, &json!({ "id": id })).await?.read(STATEMENT)
     }
 }

@@ -1,6 +1,6 @@
 //! What was used, what it cost, and the price book.
 
-use crate::{Database, Operator, Page, StoreError, Tenant, operator_statement, tenant_statement};
+use crate::{Database, Operator, Page, StoreError, Tenant, operator_statement, parse, tenant_statement};
 use astra_kernel::{Month, NanoUsd, Timestamp, WorkspaceId};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -111,21 +111,31 @@ pub struct NewPrice {
     pub valid_from: Timestamp,
 }
 
-/// A row of the price book.
+/// A row of the price book, nano-dollars per million tokens.
 #[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct PriceRow {
+    /// The provider.
+    pub provider: String,
+    /// The model's id, or a prefix of ids.
+    pub model: String,
     /// Counts up with each change.
     pub version: i32,
-    /// The price.
-    #[serde(flatten)]
-    pub price: NewPrice,
+    /// Per million input tokens.
+    pub input_nano_per_mtok: NanoUsd,
+    /// Per million input tokens from the provider's cache.
+    pub cached_input_nano_per_mtok: NanoUsd,
+    /// Per million output tokens.
+    pub output_nano_per_mtok: NanoUsd,
+    /// The model bills tokens that it does not stream.
+    pub holds_maximum: bool,
+    /// From when it is used.
+    pub valid_from: Timestamp,
 }
 
 #[derive(Deserialize)]
-#[serde(tag = "outcome", rename_all = "snake_case")]
-enum UsageAnswer {
-    Ok(MonthUsage),
-    NotFound,
+struct Outcome {
+    outcome: String,
 }
 
 impl<D: Database> Tenant<'_, D> {
@@ -134,10 +144,10 @@ impl<D: Database> Tenant<'_, D> {
     /// # Errors
     /// [`StoreError`].
     pub async fn usage(&self, month: Month) -> Result<Option<MonthUsage>, StoreError> {
-        self.call(tenant_statement!("usage"), &json!({ "month": month })).await.map(|answer| match answer {
-            UsageAnswer::Ok(usage) => Some(usage),
-            UsageAnswer::NotFound => None,
-        })
+        const STATEMENT: &str = tenant_statement!("usage");
+        let answer = self.call_text(STATEMENT, &json!({ "month": month }).to_string()).await?;
+        let Outcome { outcome } = parse(STATEMENT, &answer)?;
+        if outcome == "ok" { parse(STATEMENT, &answer).map(Some) } else { Ok(None) }
     }
 }
 

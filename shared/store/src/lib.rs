@@ -109,12 +109,17 @@ impl<'a, D: Database> Tenant<'a, D> {
     pub(crate) async fn call<T: DeserializeOwned>(&self, statement: &'static str, arg: &impl Serialize) -> Result<T, StoreError> {
         let arg = serde_json::to_string(arg).map_err(|_| StoreError::Shape(statement))?;
         let answer = self.call_text(statement, &arg).await?;
-        serde_json::from_str(&answer).map_err(|_| StoreError::Shape(statement))
+        parse(statement, &answer)
     }
 
     pub(crate) async fn call_text(&self, statement: &'static str, arg: &str) -> Result<String, StoreError> {
         self.database.query(statement, &[self.workspace.as_str(), arg]).await
     }
+}
+
+/// Reads an answer. From bytes, as request bodies are: the parser is in a function's wasm once.
+fn parse<T: DeserializeOwned>(statement: &'static str, answer: &str) -> Result<T, StoreError> {
+    serde_json::from_slice(answer.as_bytes()).map_err(|_| StoreError::Shape(statement))
 }
 
 /// What spans workspaces.
@@ -132,7 +137,7 @@ impl<'a, D: Database> Operator<'a, D> {
     pub(crate) async fn call<T: DeserializeOwned>(&self, statement: &'static str, arg: &impl Serialize) -> Result<T, StoreError> {
         let arg = serde_json::to_string(arg).map_err(|_| StoreError::Shape(statement))?;
         let answer = self.database.query(statement, &[&arg]).await?;
-        serde_json::from_str(&answer).map_err(|_| StoreError::Shape(statement))
+        parse(statement, &answer)
     }
 }
 

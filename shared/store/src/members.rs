@@ -19,8 +19,7 @@ pub struct Member {
 }
 
 /// What a change of members did.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(tag = "outcome", rename_all = "snake_case")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MemberOutcome {
     /// Done; after a change the member as they are now.
     Ok {
@@ -35,14 +34,33 @@ pub enum MemberOutcome {
     OwnersOnly,
 }
 
+#[derive(Deserialize)]
+struct Answer {
+    outcome: String,
+    member: Option<Member>,
+}
+
+impl Answer {
+    fn read(self, statement: &'static str) -> Result<MemberOutcome, StoreError> {
+        match self.outcome.as_str() {
+            "ok" => Ok(MemberOutcome::Ok { member: self.member }),
+            "not_found" => Ok(MemberOutcome::NotFound),
+            "last_owner" => Ok(MemberOutcome::LastOwner),
+            "owners_only" => Ok(MemberOutcome::OwnersOnly),
+            _ => Err(StoreError::Shape(statement)),
+        }
+    }
+}
+
 impl<D: Database> Tenant<'_, D> {
     /// Adds a member or changes a role. `by_owner`: whether the caller may change who is an owner.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn put_member(&self, user_id: &str, role: &str, by_owner: bool, now: Timestamp) -> Result<MemberOutcome, StoreError> {
+        const STATEMENT: &str = tenant_statement!("member_put");
         let arg = json!({ "userId": user_id, "role": role, "byOwner": by_owner, "now": now });
-        self.call(tenant_statement!("member_put"), &arg).await
+        self.call::<Answer>(STATEMENT, &arg).await?.read(STATEMENT)
     }
 
     /// The members, by user id; `None` when the workspace does not exist.
@@ -59,6 +77,7 @@ impl<D: Database> Tenant<'_, D> {
     /// # Errors
     /// [`StoreError`].
     pub async fn delete_member(&self, user_id: &str, by_owner: bool) -> Result<MemberOutcome, StoreError> {
-        self.call(tenant_statement!("member_delete"), &json!({ "userId": user_id, "byOwner": by_owner })).await
+        const STATEMENT: &str = tenant_statement!("member_delete");
+        self.call::<Answer>(STATEMENT, &json!({ "userId": user_id, "byOwner": by_owner })).await?.read(STATEMENT)
     }
 }

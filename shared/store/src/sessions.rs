@@ -1,6 +1,6 @@
 //! Sessions and their messages. A session belongs to the user who began it.
 
-use crate::{Database, Page, StoreError, Tenant, tenant_statement};
+use crate::{Database, Listed, Page, StoreError, Tenant, tenant_statement};
 use astra_kernel::{AgentId, SessionId, Timestamp, TurnId};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -78,15 +78,8 @@ impl<D: Database> Tenant<'_, D> {
         after: Option<i64>,
         limit: u32,
     ) -> Result<Option<Page<StoredMessage>>, StoreError> {
-        #[derive(Deserialize)]
-        struct Answer {
-            outcome: String,
-            #[serde(flatten)]
-            page: Page<StoredMessage>,
-        }
         let arg = json!({ "sessionId": id, "userId": user_id, "after": after, "limit": limit });
-        let Answer { outcome, page } = self.call(tenant_statement!("messages_list"), &arg).await?;
-        Ok((outcome == "ok").then_some(page))
+        self.call(tenant_statement!("messages_list"), &arg).await.map(Listed::found)
     }
 
     /// Deletes a session with its messages; turns and ledger stay. False when it does not exist, or is not that user's.

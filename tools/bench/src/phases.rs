@@ -23,8 +23,7 @@ struct Line {
     function: String,
     #[serde(default)]
     route: String,
-    #[serde(default)]
-    ms: f64,
+    ms: Option<f64>,
     #[serde(default)]
     phases: BTreeMap<String, f64>,
 }
@@ -62,7 +61,7 @@ fn parse(line: &[u8]) -> Option<Line> {
 impl Sums {
     fn add(&mut self, line: &Line) {
         self.lines += 1;
-        self.ms += line.ms;
+        self.ms += line.ms.unwrap_or(0.0);
         for (phase, ms) in &line.phases {
             *self.phases.entry(phase.clone()).or_default() += ms;
         }
@@ -74,7 +73,9 @@ fn render(kinds: &BTreeMap<[String; 3], Sums>) -> String {
     for (key, sums) in kinds {
         #[expect(clippy::cast_precision_loss, reason = "counts of lines are far below 2^52")]
         let mean = |total: f64| format!("{:.2}", total / sums.lines as f64);
-        table.push([key.as_slice(), &[sums.lines.to_string(), "all".into(), mean(sums.ms)]].concat());
+        if sums.ms > 0.0 {
+            table.push([key.as_slice(), &[sums.lines.to_string(), "all".into(), mean(sums.ms)]].concat());
+        }
         for (phase, total) in &sums.phases {
             table.push([key.as_slice(), &[sums.lines.to_string(), phase.clone(), mean(*total)]].concat());
         }

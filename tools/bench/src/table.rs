@@ -123,18 +123,20 @@ fn errors(cell: &Cell) -> String {
     cell.kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect::<Vec<_>>().join(", ")
 }
 
+/// The CPU table; processes that did nothing in any of the cells are left out.
 fn cpu(rows: &Rows) -> Option<Vec<Vec<String>>> {
-    let processes: BTreeSet<&String> = rows.cells.values().flat_map(|cell| cell.cpu_ms.keys()).collect();
+    let used = |cell: &Cell, process: &str| cell.cpu_ms.get(process).copied().unwrap_or(0.0);
+    let mut processes: BTreeSet<&str> = rows.cells.values().flat_map(|cell| cell.cpu_ms.keys()).map(String::as_str).collect();
+    processes.retain(|process| rows.cells.values().any(|cell| used(cell, process) >= 0.005));
     if processes.is_empty() {
         return None;
     }
-    let head =
-        [String::new(), "clients".into()].into_iter().chain(processes.iter().map(|process| (*process).clone())).chain(["all".into()]);
-    let mut table = vec![head.collect::<Vec<_>>()];
+    let head = ["", "clients"].into_iter().chain(processes.iter().copied()).chain(["all"]);
+    let mut table = vec![head.map(str::to_owned).collect::<Vec<_>>()];
     for (clients, name) in rows.clients.iter().flat_map(|clients| rows.names.iter().map(move |name| (clients, name))) {
         let Some(cell) = rows.get(name, *clients).filter(|cell| !cell.cpu_ms.is_empty()) else { continue };
         let mut row = vec![name.clone(), clients.to_string()];
-        row.extend(processes.iter().map(|process| cell.cpu_ms.get(*process).map_or_else(|| "-".into(), |used| format!("{used:.2}"))));
+        row.extend(processes.iter().map(|process| format!("{:.2}", used(cell, process))));
         row.push(format!("{:.2}", cell.cpu_ms.values().sum::<f64>()));
         table.push(row);
     }
@@ -209,7 +211,7 @@ mod tests {
     #[test]
     fn cpu_time_is_shown_where_it_was_watched() {
         let mut watched = cell("turn", 1, 1.0, 1.0, &[]);
-        watched.cpu_ms = BTreeMap::from([("workerd".into(), 1.25), ("postgres".into(), 0.5)]);
+        watched.cpu_ms = BTreeMap::from([("workerd".into(), 1.25), ("postgres".into(), 0.5), ("portkey".into(), 0.0)]);
         let text = render(&Rows::new(vec![cell("plain", 1, 1.0, 1.0, &[]), watched]), None);
         assert_eq!(row(text.split("CPU time").nth(1).unwrap(), "turn")[1..6], ["turn", "1", "0.50", "1.25", "1.75"]);
     }

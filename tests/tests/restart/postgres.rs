@@ -1,0 +1,117 @@
+//! The database dies and comes back.
+
+use crate::{SOON, a_well_stack, assert_unavailable, assert_whole, slow_answer, until_it_works, workspace_on};
+use astra_tests::stack::{self, PostgresAway};
+use astra_tests::workspace::unique;
+use astra_tests::{Api, Db, Scripted, Workspace, aimock, environment, scripted, template, wait};
+use serde_json::json;
+use std::time::Duration;
+
+#[tokio::test]
+async fn a_restart_of_postgres_between_turns_is_got_over() {
+    a_well_stack().await;
+    let ws = Workspace::with(&json!({ "maxCostUsdPerMonth": 1 }), &[template::local("assistant")]).await;
+    ws.turn("before").await.ok(200);
+    stack::restart_postgres().await;
+    until_it_works(&ws, "after").await;
+    assert_whole(&ws).await;
+}
+
+#[tokio::test]
+async fn kf06_without_postgres_turns_are_refused_before_any_call_and_after_it_all_is_well() {
+    let model = Scripted::start(vec![scripted::answer(&["fine"], 0, 5, 1)]).await;
+    let ws = workspace_on(&model).await;
+    ws.turn("before").await.ok(200);
+    let away = PostgresAway::now().await;
+    for _ in 0..5 {
+        assert_unavailable(ws.turn("is anybody there?").await);
+    }
+    let stream = ws
+        .member
+        .request(http::Method::POST, &ws.path("/turns"))
+        .json(&Workspace::turn_body("stream"))
+        .header("accept", "text/event-stream");
+    assert_unavailable(stream.send().await);
+    assert_unavailable(ws.owner.get(&ws.path("/sessions")).await);
+    assert_unavailable(ws.owner.get(&ws.path("")).await);
+    let body = json!({ "id": unique("t"), "displayName": "x", "plan": "p", "ownerId": "o" });
+    assert_unavailable(Api::operator().post("/workspaces", &body).await);
+    let health = Api::anonymous().get("/healthz").await;
+    assert_eq!(health.status, 503, "{health:?}");
+    assert_eq!(model.calls().len(), 1, "no model call was made for a turn that could not be saved");
+    away.over();
+    until_it_works(&ws, "after").await;
+    assert_eq!(Db::connect().await.ledger(&ws.id).await.len(), 2, "what was refused is not there");
+    assert_whole(&ws).await;
+    wait::until("a healthy /healthz", SOON, async || match Api::anonymous().get("/healthz").await.status {
+        200 => Ok(()),
+        status => Err(status),
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn kf07_a_turn_that_ends_while_postgres_is_away_is_in_the_ledger_when_it_is_back() {
+    let model = Scripted::start(vec![slow_answer()]).await;
+    let ws = workspace_on(&model).await;
+    let mut stream = ws.stream("hold on").await;
+    let turn = stream.next_named("turn.started").await.data["turnId"].clone();
+    stream.next_named("content.delta").await;
+    let away = PostgresAway::now().await;
+    let events = stream.rest().await;
+    let last = events.last().expect("the stream says how it ended");
+    assert!(["turn.completed", "turn.failed"].contains(&last.name.as_str()), "{last:?}");
+    away.over();
+    let database = Db::connect().await;
+    let ledger = database.settled(&ws.id, 1, Duration::from_secs(90)).await;
+    assert_eq!(
+        (&ledger[0]["turn_id"], &ledger[0]["nano"], &ledger[0]["source"]),
+        (&turn, &json!(aimock::gpt_4o_mini_nano(20, 8)), &json!("provider"))
+    );
+    let messages = database.messages(&ws.id).await;
+    assert_eq!(messages.last().unwrap()["content"], "one two three four five six seven eight");
+    assert_whole(&ws).await;
+}
+
+#[tokio::test]
+async fn a_restart_of_postgres_in_the_middle_of_many_turns_leaves_none_half_saved() {
+    let model = Scripted::obedient(10, 60).await;
+    let ws = workspace_on(&model).await;
+    ws.turn("warm").await.ok(200);
+    let turns = (0..40).map(|n| {
+        let ws = ws.clone();
+        tokio::spawn(async move {
+            wait::millis(n * 50).await;
+            ws.turn(&format!("number {n}")).await
+        })
+    });
+    let turns: Vec<_> = turns.collect();
+    wait::millis(700).await;
+    stack::restart_postgres().await;
+    let mut told = Vec::new();
+    for turn in turns {
+        let reply = turn.await.unwrap();
+        if reply.status == 200 {
+            told.push(reply.json());
+        } else {
+            assert_unavailable(reply);
+        }
+    }
+    until_it_works(&ws, "after").await;
+    let database = Db::connect().await;
+    for answer in &told {
+        let id = answer["turnId"].as_str().unwrap();
+        let entry = wait::until("an acknowledged turn", Duration::from_secs(90), async || {
+            database.ledger(&ws.id).await.into_iter().find(|entry| entry["turn_id"] == id).ok_or(id)
+        })
+        .await;
+        assert_eq!(entry["nano"], answer["costNanoUsd"]);
+    }
+    wait::until("all holds to end", environment::model_timeout() + Duration::from_secs(90), async || match ws.held().await {
+        0 => Ok(()),
+        held => Err(held),
+    })
+    .await;
+    assert!(told.len() >= 10, "most went through: {}", told.len());
+    assert_whole(&ws).await;
+}
