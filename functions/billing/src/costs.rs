@@ -53,8 +53,16 @@ impl From<CostRow> for CostView {
 #[utoipa::path(
     get, path = "/billing/costs", tag = "billing", operation_id = "listCosts",
     params(
-        ("month" = Option<String>, Query, description = "A calendar month in UTC; the current one unless told", pattern = "^(19[7-9][0-9]|[2-8][0-9]{3})-(0[1-9]|1[0-2])$"),
-        ("after" = Option<String>, Query, description = "The `nextCursor` of the page before", max_length = 67, pattern = "^[0-9]{1,18}:[a-z0-9]([a-z0-9-]{0,46}[a-z0-9])?$"),
+        (
+            "month" = Option<String>, Query,
+            description = "A calendar month in UTC; the current one unless told",
+            pattern = "^(19[7-9][0-9]|[2-8][0-9]{3})-(0[1-9]|1[0-2])$",
+        ),
+        (
+            "after" = Option<String>, Query,
+            description = "The `nextCursor` of the page before",
+            max_length = 67, pattern = "^[0-9]{1,18}:[a-z0-9]([a-z0-9-]{0,46}[a-z0-9])?$",
+        ),
         ("limit" = Option<u32>, Query, description = "How many at most; 50 unless told", minimum = 1, maximum = 200),
     ),
     responses((status = 200, description = "Workspaces by cost", body = PageForm<CostView>)),

@@ -154,7 +154,11 @@ impl From<MonthUsage> for UsageView {
     get, path = "/workspaces/{workspaceId}/usage", tag = "billing", operation_id = "readUsage",
     params(
         WorkspacePath,
-        ("month" = Option<String>, Query, description = "A calendar month in UTC; the current one unless told", pattern = "^(19[7-9][0-9]|[2-8][0-9]{3})-(0[1-9]|1[0-2])$"),
+        (
+            "month" = Option<String>, Query,
+            description = "A calendar month in UTC; the current one unless told",
+            pattern = "^(19[7-9][0-9]|[2-8][0-9]{3})-(0[1-9]|1[0-2])$",
+        ),
     ),
     responses((status = 200, description = "The month", body = UsageView)),
 )]

@@ -130,7 +130,8 @@ pub(crate) async fn list<H: Host>(call: Call<H>, Params(path): Params<WorkspaceP
 
 /// Writes an agent of the workspace's own.
 #[utoipa::path(
-    put, path = "/workspaces/{workspaceId}/agents/{agentId}", tag = "agents", operation_id = "putAgent", params(AgentPath), request_body = AgentBody,
+    put, path = "/workspaces/{workspaceId}/agents/{agentId}", tag = "agents", operation_id = "putAgent",
+    params(AgentPath), request_body = AgentBody,
     responses(
         (status = 200, description = "The agent as it is now", body = AgentView),
         (status = 429, description = "The workspace has as many agents as its limit maxAgents allows"),

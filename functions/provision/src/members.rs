@@ -83,7 +83,8 @@ pub(crate) async fn list<H: Host>(
 
 /// Adds a member or changes a member's role.
 #[utoipa::path(
-    put, path = "/workspaces/{workspaceId}/members/{userId}", tag = "members", operation_id = "putMember", params(MemberPath), request_body = MemberBody,
+    put, path = "/workspaces/{workspaceId}/members/{userId}", tag = "members", operation_id = "putMember",
+    params(MemberPath), request_body = MemberBody,
     responses(
         (status = 200, description = "The member as they are now", body = Member),
         (status = 409, description = "They are the workspace's last owner"),

@@ -52,7 +52,10 @@ pub(crate) struct TemplateView {
 /// Sets a plan's template.
 #[utoipa::path(
     put, path = "/plans/{plan}/template", tag = "plans", operation_id = "putTemplate", params(PlanPath),
-    request_body(content((TemplateBody = "application/yaml"), (TemplateBody = "text/yaml"), (TemplateBody = "application/x-yaml")), description = "At most 256 KiB"),
+    request_body(
+        content((TemplateBody = "application/yaml"), (TemplateBody = "text/yaml"), (TemplateBody = "application/x-yaml")),
+        description = "At most 256 KiB",
+    ),
     responses((status = 200, description = "Stored", body = StoredView)),
 )]
 pub(crate) async fn put<H: Host>(call: Call<H>, Params(path): Params<PlanPath>, request: Unread) -> Result<Json<StoredView>, Failure> {
@@ -69,7 +72,10 @@ pub(crate) async fn put<H: Host>(call: Call<H>, Params(path): Params<PlanPath>, 
 /// A plan's template, as JSON or, where `Accept` asks for it, as the YAML that was uploaded.
 #[utoipa::path(
     get, path = "/plans/{plan}/template", tag = "plans", operation_id = "readTemplate", params(PlanPath),
-    responses((status = 200, description = "The template", content((TemplateView = "application/json"), (String = "application/yaml"))), (status = 404, description = "The plan has no template")),
+    responses(
+        (status = 200, description = "The template", content((TemplateView = "application/json"), (String = "application/yaml"))),
+        (status = 404, description = "The plan has no template"),
+    ),
 )]
 pub(crate) async fn read<H: Host>(call: Call<H>, Params(path): Params<PlanPath>, request: Unread) -> Result<Response, Failure> {
     #[derive(Deserialize)]

@@ -55,7 +55,11 @@ fn checked_name(parameter: &str, name: String) -> Result<String, Problem> {
     get, path = "/workspaces/{workspaceId}/secrets", tag = "secrets", operation_id = "listSecrets",
     params(
         WorkspacePath,
-        ("after" = Option<String>, Query, description = "The `nextCursor` of the page before", min_length = 1, max_length = 64, pattern = "^[A-Z][A-Z0-9_]*$"),
+        (
+            "after" = Option<String>, Query,
+            description = "The `nextCursor` of the page before",
+            min_length = 1, max_length = 64, pattern = "^[A-Z][A-Z0-9_]*$",
+        ),
         ("limit" = Option<u32>, Query, description = "How many at most; 50 unless told", minimum = 1, maximum = 200),
     ),
     responses((status = 200, description = "Secrets by name", body = PageForm<SecretInfo>)),
@@ -86,7 +90,8 @@ pub(crate) async fn read<H: Host>(call: Call<H>, Params(path): Params<SecretPath
 
 /// Sets a secret.
 #[utoipa::path(
-    put, path = "/workspaces/{workspaceId}/secrets/{secretName}", tag = "secrets", operation_id = "putSecret", params(SecretPath), request_body = SecretBody,
+    put, path = "/workspaces/{workspaceId}/secrets/{secretName}", tag = "secrets", operation_id = "putSecret",
+    params(SecretPath), request_body = SecretBody,
     responses((status = 204, description = "Set")),
 )]
 pub(crate) async fn put<H: Host>(call: Call<H>, Params(path): Params<SecretPath>, request: Unread) -> Result<StatusCode, Failure> {

@@ -124,7 +124,8 @@ pub(crate) struct TokenView {
 
 /// Issues a token for a user of the workspace.
 #[utoipa::path(
-    post, path = "/workspaces/{workspaceId}/tokens", tag = "members", operation_id = "issueToken", params(WorkspacePath), request_body = TokenBody,
+    post, path = "/workspaces/{workspaceId}/tokens", tag = "members", operation_id = "issueToken",
+    params(WorkspacePath), request_body = TokenBody,
     responses((status = 201, description = "The token", body = TokenView)),
 )]
 pub(crate) async fn issue<H: Host>(call: Call<H>, Params(path): Params<WorkspacePath>, request: Unread) -> Result<Response, Failure> {

@@ -73,7 +73,11 @@ pub(crate) struct CreateBody {
 #[utoipa::path(
     get, path = "/workspaces", tag = "workspaces", operation_id = "listWorkspaces",
     params(
-        ("after" = Option<String>, Query, description = "The `nextCursor` of the page before", min_length = 1, max_length = 48, pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"),
+        (
+            "after" = Option<String>, Query,
+            description = "The `nextCursor` of the page before",
+            min_length = 1, max_length = 48, pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$",
+        ),
         ("limit" = Option<u32>, Query, description = "How many at most; 50 unless told", minimum = 1, maximum = 200),
     ),
     responses((status = 200, description = "Workspaces by id", body = PageForm<WorkspaceView>)),
@@ -159,7 +163,8 @@ pub(crate) struct PatchBody {
 
 /// Changes a workspace. Owners and admins change its name; plan and limits are the operator's.
 #[utoipa::path(
-    patch, path = "/workspaces/{workspaceId}", tag = "workspaces", operation_id = "changeWorkspace", params(WorkspacePath), request_body = PatchBody,
+    patch, path = "/workspaces/{workspaceId}", tag = "workspaces", operation_id = "changeWorkspace",
+    params(WorkspacePath), request_body = PatchBody,
     responses((status = 200, description = "The workspace as it is now", body = WorkspaceView)),
 )]
 pub(crate) async fn change<H: Host>(

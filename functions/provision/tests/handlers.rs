@@ -132,13 +132,15 @@ async fn deleting_makes_the_counter_forget_and_a_retry_finishes_it() {
     let reply = as_operator(&host, "DELETE", "/workspaces/acme", "").await;
     reply.problem(503);
     assert_eq!(reply.headers["retry-after"], "1");
-    host.answer("workspace_delete", &json!({ "outcome": "not_found" })).counter(|_| Ok(Answer::Unavailable));
+    host.counter(|_| Ok(Answer::Unavailable));
+    as_operator(&host, "DELETE", "/workspaces/acme", "").await.problem(503);
+    host.answer("workspace_delete", &json!({ "outcome": "not_found" }));
     as_operator(&host, "DELETE", "/workspaces/acme", "").await.problem(503);
     host.counter(|_| Ok(Answer::Forgotten));
     as_operator(&host, "DELETE", "/workspaces/acme", "").await.problem(404);
     host.answer("workspace_delete", &json!({ "outcome": "ok" }));
     assert_eq!(as_operator(&host, "DELETE", "/workspaces/acme", "").await.ok(204), Value::Null);
-    assert_eq!(host.asked(), ["acme Forget"; 4]);
+    assert_eq!(host.asked(), ["acme Forget"; 5]);
     // Not before the database is done: what is not deleted must not lose what it has spent.
     let host = FakeHost::new(&[]);
     host.counter(|_| Err(CounterUnreachable));

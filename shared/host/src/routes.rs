@@ -159,3 +159,36 @@ impl Unread {
         read_body(self.0, limit.min(BODY_LIMIT)).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Page {
+        limit: Option<u32>,
+    }
+
+    #[test]
+    fn an_object_is_not_an_array() {
+        let read = |json: &str| crate::web::parse_json::<Object<Page>>(json.as_bytes()).map(|Object(page)| page);
+        assert_eq!(read(r#"{"limit":1}"#), Ok(Page { limit: Some(1) }));
+        assert_eq!(read(r#"{"limits":1}"#).map_err(|p| p.errors[0].pointer.clone()), Err("/limits".to_owned()));
+        for other in ["[1]", "[]", "null", "1"] {
+            assert_eq!(read(other).map_err(|p| p.code), Err(Code::Unprocessable), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_query_is_read_strictly_and_named() {
+        let query = |query: &str| {
+            let request = Request::builder().uri(format!("/x?{query}")).body(axum::body::Body::empty()).unwrap();
+            Unread(request).query::<Page>().map_err(|failure| failure.problem().detail.clone())
+        };
+        assert_eq!(query("limit=2"), Ok(Page { limit: Some(2) }));
+        for (sent, named) in [("limit=x", "limit"), ("limit=", "limit"), ("limit=1&limit=2", "limit"), ("color=red", "color")] {
+            assert!(query(sent).unwrap_err().contains(named), "{sent}");
+        }
+    }
+}

@@ -82,6 +82,7 @@ impl TokenKeys {
     /// # Errors
     /// Says which pair is wrong, never its secret.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        crate::hs256::install();
         let keys = crate::config::key_list("TOKEN_KEYS", text)?
             .into_iter()
             .map(|(kid, secret)| {
