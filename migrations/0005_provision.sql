@@ -110,13 +110,14 @@ BEGIN
 END
 $$;
 
--- {userId, role, now} -> ok | not_found | last_owner. The workspace's row is locked so that two owners cannot leave at the same moment.
+-- {userId, role, byOwner, now} -> ok | not_found | last_owner | owners_only. The workspace's row is locked so that two owners cannot leave at the same moment.
 CREATE FUNCTION astra.member_put(p_workspace text, p_arg text) RETURNS text LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS
 $$
 DECLARE
   v_arg jsonb := p_arg::jsonb;
   v_user text := v_arg ->> 'userId';
   v_role text := v_arg ->> 'role';
+  v_is_owner boolean;
   v_member public.members;
 BEGIN
   PERFORM set_config('astra.workspace', p_workspace, true);
@@ -124,8 +125,12 @@ BEGIN
   IF NOT FOUND THEN
     RETURN jsonb_build_object('outcome', 'not_found')::text;
   END IF;
-  IF v_role <> 'owner'
-     AND EXISTS (SELECT 1 FROM public.members m WHERE m.workspace_id = p_workspace AND m.user_id = v_user AND m.role = 'owner')
+  v_is_owner := EXISTS (SELECT 1 FROM public.members m WHERE m.workspace_id = p_workspace AND m.user_id = v_user AND m.role = 'owner');
+  -- Who is an owner is for owners (and the operator) to say.
+  IF v_is_owner <> (v_role = 'owner') AND NOT COALESCE((v_arg ->> 'byOwner')::boolean, false) THEN
+    RETURN jsonb_build_object('outcome', 'owners_only')::text;
+  END IF;
+  IF v_role <> 'owner' AND v_is_owner
      AND NOT EXISTS (SELECT 1 FROM public.members m WHERE m.workspace_id = p_workspace AND m.user_id <> v_user AND m.role = 'owner') THEN
     RETURN jsonb_build_object('outcome', 'last_owner')::text;
   END IF;
@@ -164,11 +169,12 @@ BEGIN
 END
 $$;
 
--- {userId} -> ok | not_found | last_owner
+-- {userId, byOwner} -> ok | not_found | last_owner | owners_only
 CREATE FUNCTION astra.member_delete(p_workspace text, p_arg text) RETURNS text LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS
 $$
 DECLARE
-  v_user text := p_arg::jsonb ->> 'userId';
+  v_arg jsonb := p_arg::jsonb;
+  v_user text := v_arg ->> 'userId';
   v_role text;
 BEGIN
   PERFORM set_config('astra.workspace', p_workspace, true);
@@ -176,6 +182,9 @@ BEGIN
   SELECT m.role INTO v_role FROM public.members m WHERE m.workspace_id = p_workspace AND m.user_id = v_user;
   IF NOT FOUND THEN
     RETURN jsonb_build_object('outcome', 'not_found')::text;
+  END IF;
+  IF v_role = 'owner' AND NOT COALESCE((v_arg ->> 'byOwner')::boolean, false) THEN
+    RETURN jsonb_build_object('outcome', 'owners_only')::text;
   END IF;
   IF v_role = 'owner'
      AND NOT EXISTS (SELECT 1 FROM public.members m WHERE m.workspace_id = p_workspace AND m.user_id <> v_user AND m.role = 'owner') THEN

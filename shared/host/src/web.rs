@@ -343,6 +343,8 @@ pub fn write_problem(response: &mut Response, problem: &Problem, instance: &str,
     let body = serde_json::to_vec(&problem.document(instance, request_id)).unwrap_or_default();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    // The router has written down that the refusal had no body yet.
+    headers.remove(http::header::CONTENT_LENGTH);
     if let Some(seconds) = problem.retry_after {
         headers.insert(RETRY_AFTER, seconds.into());
     }

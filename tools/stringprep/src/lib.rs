@@ -2,7 +2,7 @@
 //!
 //! `postgres-protocol` prepares a database password with it, and nothing else here does. The whole algorithm brings Unicode tables of some 100 KB gzipped into
 //! every function, as much as the rest of the quota object. Of ASCII it leaves everything as it is and refuses control characters; anything else is refused
-//! here, and `postgres-protocol` then sends the password as it is, as PostgreSQL does with one that cannot be prepared. So a password outside ASCII
+//! here, and `postgres-protocol` then sends the password as it is, as `PostgreSQL` does with one that cannot be prepared. So a password outside ASCII
 //! works where it is in its normal form already (NFKC), which is how it is usually typed.
 
 use std::borrow::Cow;
