@@ -106,16 +106,12 @@ async fn send(request: web_sys::Request, abort: web_sys::AbortController) -> Res
     if let Some(headers) = response.headers_mut() {
         *headers = (&Headers(answer.headers())).into();
     }
-    let open = answer
-        .body()
-        .map(|body| split(&body).map(|reader| Open { begun: false, reader, abort }))
-        .transpose()
-        .map_err(|_| HttpError::Broken)?;
+    let open = answer.body().map(|body| Open { begun: false, reader: split(&body), abort });
     response.body(Incoming(SendWrapper::new(open))).map_err(|_| HttpError::Broken)
 }
 
 /// Splits a body; has the runtime drain one branch; returns the other's reader.
-fn split(body: &web_sys::ReadableStream) -> Result<web_sys::ReadableStreamDefaultReader, JsValue> {
+fn split(body: &web_sys::ReadableStream) -> web_sys::ReadableStreamDefaultReader {
     let branches = body.tee();
     let [ours, drained] = [0, 1].map(|n| branches.get(n).unchecked_into::<web_sys::ReadableStream>());
     let sink = DigestStream::new("MD5");
@@ -126,7 +122,7 @@ fn split(body: &web_sys::ReadableStream) -> Result<web_sys::ReadableStreamDefaul
             let _ = end.await;
         }
     });
-    Ok(ours.get_reader().unchecked_into())
+    ours.get_reader().unchecked_into()
 }
 
 impl Http for WorkersHost {
