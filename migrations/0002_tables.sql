@@ -22,9 +22,11 @@ COMMENT ON COLUMN public.workspaces.limits IS 'maxAgents, maxTokensPerMonth, max
 COMMENT ON COLUMN public.workspaces.create_body IS 'The canonical body of POST /workspaces: the same body again is the same workspace. jsonb compares by value.';
 
 -- Its existence says that the workspace's quota is provisioned; the limits themselves are workspaces.limits, in one place only.
+-- has_memories: whether a memory was ever written, so that a turn of a workspace without any does not look for them.
 CREATE TABLE public.quotas (
   workspace_id text PRIMARY KEY REFERENCES public.workspaces (id) ON DELETE CASCADE,
   status       text NOT NULL DEFAULT 'active',
+  has_memories boolean NOT NULL DEFAULT false,
   created_at   timestamptz NOT NULL
 );
 

@@ -36,6 +36,7 @@ GRANT SELECT, INSERT ON public.prices TO astra_operator;
 GRANT SELECT, INSERT, DELETE ON public.workspaces TO astra_provision;
 GRANT UPDATE (display_name, plan, limits, status, updated_at) ON public.workspaces TO astra_provision;
 GRANT SELECT, INSERT ON public.quotas TO astra_provision;
+GRANT UPDATE (has_memories) ON public.quotas TO astra_provision;
 GRANT SELECT, INSERT, DELETE ON public.members TO astra_provision;
 GRANT UPDATE (role) ON public.members TO astra_provision;
 GRANT SELECT (workspace_id, name, key_id, created_at, updated_at), INSERT, DELETE ON public.secrets TO astra_provision;
@@ -44,14 +45,15 @@ GRANT SELECT, INSERT, DELETE ON public.agents TO astra_provision;
 GRANT UPDATE (definition, updated_at) ON public.agents TO astra_provision;
 
 -- quota: reads a turn's context, appends what the turn did.
-GRANT SELECT ON public.workspaces, public.agents, public.secrets, public.sessions, public.messages, public.turns, public.ledger TO astra_quota;
+GRANT SELECT ON public.workspaces, public.quotas, public.agents, public.secrets, public.sessions, public.messages, public.turns, public.ledger TO astra_quota;
 GRANT INSERT ON public.sessions, public.messages, public.turns, public.ledger TO astra_quota;
 GRANT UPDATE (updated_at) ON public.sessions TO astra_quota;
 GRANT UPDATE (status, finish_reason, provider, model, price_version, input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, cost_usd,
   usage_source, idempotency_key, idempotency_month, error_code, answer, metadata, ended_at) ON public.turns TO astra_quota;
 
 -- invoke: shows conversations, deletes one.
-GRANT SELECT ON public.workspaces, public.sessions, public.messages, public.turns TO astra_invoke;
+GRANT SELECT ON public.workspaces, public.quotas, public.sessions, public.messages, public.turns TO astra_invoke;
+GRANT UPDATE (has_memories) ON public.quotas TO astra_invoke;
 GRANT DELETE ON public.sessions TO astra_invoke;
 GRANT UPDATE (answer, metadata) ON public.turns TO astra_invoke;
 

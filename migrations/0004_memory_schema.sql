@@ -98,6 +98,7 @@ BEGIN
   IF NOT EXISTS (SELECT 1 FROM public.workspaces w WHERE w.id = p_workspace AND w.status = 'active') THEN
     RETURN jsonb_build_object('outcome', 'not_found')::text;
   END IF;
+  UPDATE public.quotas q SET has_memories = true WHERE q.workspace_id = p_workspace AND NOT q.has_memories;
   EXECUTE format($sql$
     INSERT INTO %1$I.memories AS m (id, kind, content, embedding, user_id, session_id, turn_id, created_at, updated_at)
     VALUES ($1, $2, $3, $4::%2$I.vector, $5, $6, $7, $8, $8)

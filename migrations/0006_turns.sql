@@ -90,7 +90,7 @@ BEGIN
   PERFORM set_config('astra.workspace', p_workspace, true);
 
   -- The workspace and the agent: its own first, else its plan's.
-  SELECT w.display_name, w.plan, w.owner_id, w.limits, w.status, a.definition AS own,
+  SELECT w.display_name, w.plan, w.owner_id, w.limits, w.status, q.has_memories, a.definition AS own,
          CASE WHEN a.id IS NULL THEN
            (SELECT e.value FROM public.plans p CROSS JOIN LATERAL jsonb_array_elements(p.template -> 'agents') e
             WHERE p.plan = w.plan AND e.value ->> 'id' = v_agent_id LIMIT 1) END AS templated,
@@ -100,6 +100,7 @@ BEGIN
               AND NOT EXISTS (SELECT 1 FROM public.agents o WHERE o.workspace_id = p_workspace AND o.id = e.value ->> 'id')) AS agent_count
   INTO v_ws
   FROM public.workspaces w
+  LEFT JOIN public.quotas q ON q.workspace_id = p_workspace
   LEFT JOIN public.agents a ON a.workspace_id = p_workspace AND a.id = v_agent_id
   WHERE w.id = p_workspace;
   IF NOT FOUND THEN
@@ -184,7 +185,7 @@ BEGIN
 
   -- Nearest memories, exact. A zero vector has no direction: its distance is NaN, which sorts last and must not become a score of 1.
   -- What belongs to one member is for that member only.
-  IF v_arg ->> 'embedding' IS NOT NULL THEN
+  IF v_ws.has_memories AND v_arg ->> 'embedding' IS NOT NULL THEN
     EXECUTE format($sql$
       SELECT COALESCE(jsonb_agg(jsonb_build_object('id', n.id, 'kind', n.kind, 'content', n.content,
                'score', CASE WHEN n.distance = 'NaN' THEN 0 ELSE greatest(0, least(1, 1 - n.distance)) END) ORDER BY n.distance, n.id), '[]')
@@ -195,13 +196,14 @@ BEGIN
     INTO v_memories USING v_arg ->> 'embedding', v_subject, (v_arg ->> 'topK')::int;
   END IF;
 
-  RETURN jsonb_build_object(
+  -- json, not jsonb: it is only written down.
+  RETURN json_build_object(
     'outcome', 'ok',
-    'workspace', jsonb_build_object('id', p_workspace, 'displayName', v_ws.display_name, 'plan', v_ws.plan, 'ownerId', v_ws.owner_id, 'limits', v_ws.limits),
-    'agent', jsonb_build_object('id', v_agent_id, 'source', CASE WHEN v_ws.own IS NULL THEN 'template' ELSE 'own' END, 'definition', v_definition,
+    'workspace', json_build_object('id', p_workspace, 'displayName', v_ws.display_name, 'plan', v_ws.plan, 'ownerId', v_ws.owner_id, 'limits', v_ws.limits),
+    'agent', json_build_object('id', v_agent_id, 'source', CASE WHEN v_ws.own IS NULL THEN 'template' ELSE 'own' END, 'definition', v_definition,
                                 'maxCostNanoUsdPerMonth', v_agent_max, 'maxTokensPerTurn', (v_definition #>> '{budget,maxTokensPerTurn}')::bigint),
-    'model', jsonb_build_object('provider', v_provider, 'modelId', v_model ->> 'modelId', 'endpoint', v_model ->> 'endpoint'),
-    'price', jsonb_build_object('version', v_price.version, 'inputNanoPerMtok', v_price.input_nano_per_mtok,
+    'model', json_build_object('provider', v_provider, 'modelId', v_model ->> 'modelId', 'endpoint', v_model ->> 'endpoint'),
+    'price', json_build_object('version', v_price.version, 'inputNanoPerMtok', v_price.input_nano_per_mtok,
                                 'cachedInputNanoPerMtok', v_price.cached_input_nano_per_mtok, 'outputNanoPerMtok', v_price.output_nano_per_mtok,
                                 'holdsMaximum', v_price.holds_maximum),
     'secret', v_secret,
