@@ -59,3 +59,6 @@ load_env() {
 
 # wrangler_toml FUNCTION: the gateway's is the one at the top.
 wrangler_toml() { if [ "$1" = gateway ]; then printf '%s' "$ROOT/wrangler.toml"; else printf '%s' "$ROOT/functions/$1/wrangler.toml"; fi; }
+
+# listens PORT: whether anybody does, on this machine.
+listens() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }

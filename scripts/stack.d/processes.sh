@@ -25,8 +25,6 @@ gone() {
   return 1
 }
 
-listens() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
-
 # released PORT: a killed process is gone a moment before its sockets are.
 released() {
   local i
