@@ -347,6 +347,16 @@ impl<D: Database, R: Rows> Desk<D, R> {
     }
 
     async fn status(&self, now: Timestamp) -> Result<Answer, StoreError> {
+        // As for a turn that begins: what was spent may come into doubt meanwhile.
+        for _ in 0..LOADS {
+            if let Some(answer) = self.try_status(now).await? {
+                return Ok(answer);
+            }
+        }
+        Err(StoreError::Unreachable)
+    }
+
+    async fn try_status(&self, now: Timestamp) -> Result<Option<Answer>, StoreError> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Status {
@@ -374,13 +384,14 @@ impl<D: Database, R: Rows> Desk<D, R> {
         let text = self.tenant().quota_status(now.month(), needs_load).await?;
         let Status { outcome, limits, agents, agent_count, spent } = parse(&text)?;
         if outcome != "ok" {
-            return Ok(Answer::Status(None));
+            return Ok(Some(Answer::Status(None)));
         }
         if let (true, Some(spent)) = (needs_load, spent) {
             self.load(spent, now);
         }
         let agents: Vec<_> = agents.into_iter().map(|a| (a.id, a.max_cost_nano_usd_per_month)).collect();
-        Ok(Answer::Status(Some(self.counter.borrow().view(&limits, &agents, agent_count, now))))
+        let counter = self.counter.borrow();
+        Ok((!counter.needs_load()).then(|| Answer::Status(Some(counter.view(&limits, &agents, agent_count, now)))))
     }
 
     fn forget(&self) -> Answer {

@@ -14,6 +14,10 @@ use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(30);
 
+/// For what the counter does by itself: a lost turn's lease has to end, and a record that the database did not take is sent again after
+/// waits that grow to a minute.
+const PATIENCE: Duration = Duration::from_secs(150);
+
 /// A turn that did not go through says so in one way only: 503, and nothing was done.
 fn assert_unavailable(reply: Reply) {
     let problem = reply.problem(503, "unavailable");

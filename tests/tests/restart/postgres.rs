@@ -1,11 +1,10 @@
 //! The database dies and comes back.
 
-use crate::{SOON, a_well_stack, assert_unavailable, assert_whole, slow_answer, until_it_works, workspace_on};
+use crate::{PATIENCE, SOON, a_well_stack, assert_unavailable, assert_whole, slow_answer, until_it_works, workspace_on};
 use astra_tests::stack::{self, PostgresAway};
 use astra_tests::workspace::unique;
 use astra_tests::{Api, Db, Scripted, Workspace, aimock, environment, scripted, template, wait};
 use serde_json::json;
-use std::time::Duration;
 
 #[tokio::test]
 async fn a_restart_of_postgres_between_turns_is_got_over() {
@@ -63,7 +62,7 @@ async fn kf07_a_turn_that_ends_while_postgres_is_away_is_in_the_ledger_when_it_i
     assert!(["turn.completed", "turn.failed"].contains(&last.name.as_str()), "{last:?}");
     away.over();
     let database = Db::connect().await;
-    let ledger = database.settled(&ws.id, 1, Duration::from_secs(90)).await;
+    let ledger = database.settled(&ws.id, 1, PATIENCE).await;
     assert_eq!(
         (&ledger[0]["turn_id"], &ledger[0]["nano"], &ledger[0]["source"]),
         (&turn, &json!(aimock::gpt_4o_mini_nano(20, 8)), &json!("provider"))
@@ -101,13 +100,13 @@ async fn a_restart_of_postgres_in_the_middle_of_many_turns_leaves_none_half_save
     let database = Db::connect().await;
     for answer in &told {
         let id = answer["turnId"].as_str().unwrap();
-        let entry = wait::until("an acknowledged turn", Duration::from_secs(90), async || {
+        let entry = wait::until("an acknowledged turn", PATIENCE, async || {
             database.ledger(&ws.id).await.into_iter().find(|entry| entry["turn_id"] == id).ok_or(id)
         })
         .await;
         assert_eq!(entry["nano"], answer["costNanoUsd"]);
     }
-    wait::until("all holds to end", environment::model_timeout() + Duration::from_secs(90), async || match ws.held().await {
+    wait::until("all holds to end", environment::model_timeout() + PATIENCE, async || match ws.held().await {
         0 => Ok(()),
         held => Err(held),
     })

@@ -1,12 +1,11 @@
 //! The functions and the counter die and come back.
 
-use crate::{SOON, a_well_stack, assert_unavailable, assert_whole, slow_answer, under_key, until_it_works, workspace_on};
+use crate::{PATIENCE, SOON, a_well_stack, assert_unavailable, assert_whole, slow_answer, under_key, until_it_works, workspace_on};
 use astra_tests::workspace::unique;
 use astra_tests::{Db, Scripted, Workspace, aimock, canary, environment, stack, template, wait};
 use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 #[tokio::test]
 async fn kf13_a_restart_of_workerd_between_turns_loses_nothing_and_refills_nothing() {
@@ -50,7 +49,7 @@ async fn a_turn_in_the_middle_of_which_workerd_dies_is_saved_and_charged_once_an
     // The next turn does not wait for the lost one.
     ws.turn("meanwhile").await.ok(200);
     let database = Db::connect().await;
-    let patience = environment::model_timeout() + Duration::from_secs(90);
+    let patience = environment::model_timeout() + PATIENCE;
     let lost = wait::until("the lost turn's entry", patience, async || {
         let ledger = database.ledger(&ws.id).await;
         ledger.iter().find(|entry| entry["turn_id"] == turn).cloned().ok_or(ledger)
@@ -79,7 +78,7 @@ async fn a_retry_under_the_same_key_after_workerd_died_is_not_charged_twice() {
     assert!(first.await.unwrap().map_or(true, |reply| reply.status >= 500), "the first try died with workerd");
     // While the lost turn is still taken for running, and when it has been ended.
     let database = Db::connect().await;
-    let patience = environment::model_timeout() + Duration::from_secs(90);
+    let patience = environment::model_timeout() + PATIENCE;
     let retry = async || {
         let reply = send().await.expect("workerd is back");
         assert!(reply.status != 500, "{reply:?}");
@@ -129,7 +128,7 @@ async fn a_crash_under_load_is_got_over_again_and_again() {
         assert!(answered > 50, "{answered} turns around crash {crash}");
     }
     until_it_works(&ws, "after").await;
-    wait::until("all holds to end", environment::model_timeout() + Duration::from_secs(90), async || match ws.held().await {
+    wait::until("all holds to end", environment::model_timeout() + PATIENCE, async || match ws.held().await {
         0 => Ok(()),
         held => Err(held),
     })

@@ -4,7 +4,9 @@ use axum::response::Response;
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 
-pub(super) async fn to_runtime(mut response: Response) -> worker::Result<web_sys::Response> {
+pub(super) async fn to_runtime(response: Response) -> worker::Result<web_sys::Response> {
+    #[cfg(feature = "http-client")]
+    let mut response = response;
     #[cfg(feature = "http-client")]
     if let Some(readable) = response.extensions_mut().remove::<super::event_stream::Readable>() {
         let init = web_sys::ResponseInit::new();
