@@ -23,7 +23,7 @@ const LOADS: usize = 5;
 const RETRY_MILLIS: i64 = 1_000;
 
 /// The longest such wait, in milliseconds: it doubles from failure to failure.
-const RETRY_MOST_MILLIS: i64 = 60_000;
+const RETRY_MOST_MILLIS: i64 = 10_000;
 
 /// What must outlive the object's memory.
 #[derive(Debug, Clone, Serialize, Deserialize)]
