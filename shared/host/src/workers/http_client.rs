@@ -3,13 +3,15 @@
 //! Not through reqwest here: its wasm client follows redirects (and takes the provider's key along) without a way to turn that off.
 //! Dropping a body aborts its request, which cuts the connection.
 //!
-//! Each read costs a pass through JavaScript, and the runtime gives one HTTP chunk to each read: a token or two of a model. So the body is split in two.
-//! One branch is drained by the runtime itself, without JavaScript; what has arrived meanwhile waits in the other, which is read here at most once
-//! a millisecond. A model that speaks slower than that is heard at once; one that speaks faster is heard in larger pieces.
+//! Each read costs a pass through JavaScript, and the runtime gives one HTTP chunk to each read: a token or two of a model. So the body is split in
+//! two branches. After the first piece the whole rest is asked of one branch at once; the runtime gathers it without JavaScript, and a model that
+//! answers in a burst is read in three passes. If the rest takes longer than [`GATHER_MILLIS`], the model speaks at its own pace: from then on each
+//! piece is taken from the other branch as it comes, and the first is left to the runtime.
 
 use super::WorkersHost;
 use astra_models::{ByteStream, Http, HttpError};
 use bytes::Bytes;
+use futures_util::future::{Either, select};
 use send_wrapper::SendWrapper;
 use std::future::Future;
 use std::time::Duration;
@@ -17,6 +19,12 @@ use wasm_bindgen::prelude::wasm_bindgen;
 use wasm_bindgen::{JsCast as _, JsValue};
 use wasm_bindgen_futures::JsFuture;
 use worker::Headers;
+
+/// How long the rest of an answer is waited for before it is read piece by piece. A client waits so much longer for a slow model's second piece.
+const GATHER_MILLIS: u64 = 40;
+
+/// The most that is gathered at once, in bytes.
+const GATHER_BYTES: u32 = 64 * 1024;
 
 #[wasm_bindgen]
 extern "C" {
@@ -26,31 +34,57 @@ extern "C" {
     #[wasm_bindgen(method, getter)]
     fn done(this: &Read) -> bool;
 
+    /// Absent from a default reader's last answer.
     #[wasm_bindgen(method, getter)]
-    fn value(this: &Read) -> js_sys::Uint8Array;
+    fn value(this: &Read) -> Option<js_sys::Uint8Array>;
 
-    /// The runtime's own sink (Workers' Web Crypto): what is piped into it is read without JavaScript.
-    #[wasm_bindgen(extends = web_sys::WritableStream)]
-    type DigestStream;
+    /// The runtime's own pipe: what is piped into it passes without JavaScript.
+    type IdentityTransformStream;
 
-    #[wasm_bindgen(constructor, js_namespace = crypto)]
-    fn new(algorithm: &str) -> DigestStream;
+    #[wasm_bindgen(constructor)]
+    fn new() -> IdentityTransformStream;
 
     #[wasm_bindgen(method, getter)]
-    fn digest(this: &DigestStream) -> js_sys::Promise;
+    fn readable(this: &IdentityTransformStream) -> Readable;
+
+    #[wasm_bindgen(method, getter)]
+    fn writable(this: &IdentityTransformStream) -> web_sys::WritableStream;
+
+    type Readable;
+
+    #[wasm_bindgen(method, js_name = getReader)]
+    fn get_byob_reader(this: &Readable, options: &js_sys::Object) -> Gatherer;
+
+    /// Workers' reader that fills a view before it answers.
+    type Gatherer;
+
+    #[wasm_bindgen(method, js_name = readAtLeast)]
+    fn read_at_least(this: &Gatherer, bytes: u32, view: &js_sys::Uint8Array) -> js_sys::Promise;
 }
 
 /// An answer's body.
 pub struct Incoming(SendWrapper<Option<Open>>);
 
-/// How long, in milliseconds, a body is left alone between two reads.
-const PACE: u64 = 1;
-
 /// A body that has not ended.
 struct Open {
-    begun: bool,
-    reader: web_sys::ReadableStreamDefaultReader,
+    pieces: web_sys::ReadableStreamDefaultReader,
+    rest: Gatherer,
+    /// A read that is under way. It outlives a dropped [`ByteStream::next`], so that nothing which was read is lost.
+    reading: Option<JsFuture>,
+    way: Way,
+    /// How many bytes `pieces` is ahead of `rest`: negative when it is behind. The one that is behind gives them a second time.
+    ahead: i64,
     abort: web_sys::AbortController,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// The first piece, as soon as it is there.
+    First,
+    /// The whole rest at once.
+    Gather,
+    /// Piece by piece.
+    Pieces,
 }
 
 impl std::fmt::Debug for Incoming {
@@ -62,17 +96,11 @@ impl std::fmt::Debug for Incoming {
 impl ByteStream for Incoming {
     fn next(&mut self) -> impl Future<Output = Option<Result<Bytes, HttpError>>> + Send {
         SendWrapper::new(async move {
-            let open = self.0.as_mut()?;
-            if std::mem::replace(&mut open.begun, true) {
-                worker::Delay::from(Duration::from_millis(PACE)).await;
+            let next = self.0.as_mut()?.next().await;
+            if !matches!(next, Some(Ok(_))) {
+                *self.0 = None;
             }
-            let reader = &open.reader;
-            let read = JsFuture::from(reader.read()).await.map(Read::unchecked_from_js);
-            match read {
-                Ok(read) if !read.done() => return Some(Ok(read.value().to_vec().into())),
-                _ => *self.0 = None,
-            }
-            read.is_err().then_some(Err(HttpError::Broken))
+            next
         })
     }
 }
@@ -81,6 +109,70 @@ impl Drop for Incoming {
     fn drop(&mut self) {
         if let Some(open) = Option::take(&mut self.0) {
             open.abort.abort();
+        }
+    }
+}
+
+impl Open {
+    /// Splits a body.
+    fn new(body: &web_sys::ReadableStream, abort: web_sys::AbortController) -> Result<Self, JsValue> {
+        let branches = body.tee();
+        let [pieces, rest] = [0, 1].map(|n| branches.get(n).unchecked_into::<web_sys::ReadableStream>());
+        let pipe = IdentityTransformStream::new();
+        let piped = JsFuture::from(rest.pipe_to(&pipe.writable()));
+        wasm_bindgen_futures::spawn_local(async move {
+            // Whoever reads is told when it breaks off.
+            let _ = piped.await;
+        });
+        let options = js_sys::Object::new();
+        js_sys::Reflect::set(&options, &"mode".into(), &"byob".into())?;
+        let (pieces, rest) = (pieces.get_reader().unchecked_into(), pipe.readable().get_byob_reader(&options));
+        Ok(Self { pieces, rest, reading: None, way: Way::First, ahead: 0, abort })
+    }
+
+    async fn next(&mut self) -> Option<Result<Bytes, HttpError>> {
+        loop {
+            let reading = self.reading.get_or_insert_with(|| match self.way {
+                Way::First | Way::Pieces => self.pieces.read().into(),
+                Way::Gather => self.rest.read_at_least(GATHER_BYTES, &js_sys::Uint8Array::new_with_length(GATHER_BYTES)).into(),
+            });
+            let read = if self.way == Way::Gather {
+                let patience = std::pin::pin!(worker::Delay::from(Duration::from_millis(GATHER_MILLIS)));
+                match select(reading, patience).await {
+                    Either::Left((Ok(read), _)) => Ok(read),
+                    // What came before it broke off is in the other branch.
+                    Either::Left((Err(_), _)) | Either::Right(_) => {
+                        self.reading = None;
+                        self.way = Way::Pieces;
+                        continue;
+                    }
+                }
+            } else {
+                reading.await
+            };
+            self.reading = None;
+            let Ok(read) = read.map(Read::unchecked_from_js) else { return Some(Err(HttpError::Broken)) };
+            let Some(bytes) = read.value().filter(|_| !read.done()) else { return None };
+            let length = i64::from(bytes.length());
+            let twice = match self.way {
+                Way::First | Way::Pieces => {
+                    let twice = -self.ahead;
+                    self.ahead += length;
+                    twice
+                }
+                Way::Gather => {
+                    let twice = self.ahead;
+                    self.ahead -= length;
+                    twice
+                }
+            };
+            if self.way == Way::First {
+                self.way = Way::Gather;
+            }
+            let new = bytes.subarray(u32::try_from(twice.clamp(0, length)).unwrap_or(0), bytes.length());
+            if new.length() > 0 {
+                return Some(Ok(new.to_vec().into()));
+            }
         }
     }
 }
@@ -106,23 +198,8 @@ async fn send(request: web_sys::Request, abort: web_sys::AbortController) -> Res
     if let Some(headers) = response.headers_mut() {
         *headers = (&Headers(answer.headers())).into();
     }
-    let open = answer.body().map(|body| Open { begun: false, reader: split(&body), abort });
+    let open = answer.body().map(|body| Open::new(&body, abort)).transpose().map_err(|_| HttpError::Broken)?;
     response.body(Incoming(SendWrapper::new(open))).map_err(|_| HttpError::Broken)
-}
-
-/// Splits a body; has the runtime drain one branch; returns the other's reader.
-fn split(body: &web_sys::ReadableStream) -> web_sys::ReadableStreamDefaultReader {
-    let branches = body.tee();
-    let [ours, drained] = [0, 1].map(|n| branches.get(n).unchecked_into::<web_sys::ReadableStream>());
-    let sink = DigestStream::new("MD5");
-    let ends = [JsFuture::from(drained.pipe_to(&sink)), JsFuture::from(sink.digest())];
-    wasm_bindgen_futures::spawn_local(async move {
-        // Our branch is told when it breaks off.
-        for end in ends {
-            let _ = end.await;
-        }
-    });
-    ours.get_reader().unchecked_into()
 }
 
 impl Http for WorkersHost {

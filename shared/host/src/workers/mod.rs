@@ -9,7 +9,9 @@ use send_wrapper::SendWrapper;
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
-use worker::wasm_bindgen::JsValue;
+use wasm_bindgen::prelude::wasm_bindgen;
+use wasm_bindgen::{JsCast as _, JsValue};
+use wasm_bindgen_futures::JsFuture;
 
 #[cfg(feature = "database")]
 pub mod database;
@@ -17,11 +19,21 @@ pub mod database;
 mod event_stream;
 #[cfg(feature = "http-client")]
 mod http_client;
+mod request;
 mod response;
 
 /// The Hyperdrive binding that stands in for `DATABASE_URL` where that is not set.
 #[cfg(feature = "database")]
 const HYPERDRIVE: &str = "HYPERDRIVE";
+
+#[wasm_bindgen]
+extern "C" {
+    /// A Durable Object's stub. (`worker::Stub` would turn request and answer into Rust's types and read the answer as a stream.)
+    type Stub;
+
+    #[wasm_bindgen(method, catch)]
+    fn fetch(this: &Stub, url: &str, init: &web_sys::RequestInit) -> Result<js_sys::Promise, JsValue>;
+}
 
 /// Configuration from a Worker's bindings: variables and secrets have the same names as elsewhere.
 struct EnvSettings(SendWrapper<worker::Env>);
@@ -91,15 +103,16 @@ impl WorkersHost {
     async fn ask_object(&self, workspace: &WorkspaceId, ask: &Ask) -> worker::Result<Answer> {
         let namespace = self.0.env.durable_object(words::BINDING)?;
         let body = serde_json::to_string(&words::Envelope { workspace, ask })?;
-        let mut init = worker::RequestInit::new();
-        init.with_method(worker::Method::Post).with_body(Some(JsValue::from_str(&body)));
-        let request = worker::Request::new_with_init("https://quota/ask", &init)?;
-        let stub = namespace.get_by_name(&words::object_name(workspace))?;
-        let mut response = stub.fetch_with_request(request).await?;
-        if response.status_code() != 200 {
-            return Err(worker::Error::RustError(format!("the object answered {}", response.status_code())));
+        let init = web_sys::RequestInit::new();
+        init.set_method("POST");
+        init.set_body(&body.into());
+        let stub: Stub = namespace.get_by_name(&words::object_name(workspace))?.into_rpc();
+        let answer: web_sys::Response = JsFuture::from(stub.fetch("https://quota/ask", &init)?).await?.unchecked_into();
+        if answer.status() != 200 {
+            return Err(worker::Error::RustError(format!("the object answered {}", answer.status())));
         }
-        Ok(serde_json::from_str(&response.text().await?)?)
+        let answer = JsFuture::from(answer.text()?).await?;
+        Ok(serde_json::from_str(&answer.as_string().unwrap_or_default())?)
     }
 }
 
@@ -172,8 +185,15 @@ pub async fn fetch(
     env: worker::Env,
     context: worker::Context,
 ) -> worker::Result<web_sys::Response> {
-    let request = worker::request_from_wasm(request)?.map(axum::body::Body::new);
+    let request = request::from_runtime(request)?;
     let host = WorkersHost::new(env, context);
     let response = crate::serve(function, router.get_or_init(build), host, request).await;
     response::to_runtime(response).await
+}
+
+/// Tasks are queued by promises: workerd's `queueMicrotask` makes a new function object for each call, and a turn has dozens of them.
+/// `wasm_bindgen_futures` takes promises where that global is missing, so it is taken away before the first task.
+#[wasm_bindgen(start)]
+pub fn prefer_promises() {
+    let _ = js_sys::Reflect::set(&js_sys::global(), &"queueMicrotask".into(), &JsValue::UNDEFINED);
 }

@@ -19,9 +19,12 @@ pub(super) async fn to_runtime(response: Response) -> worker::Result<web_sys::Re
     }
     let (parts, body) = response.into_parts();
     let bytes = body.collect().await.map_err(|e| worker::Error::RustError(e.to_string()))?.to_bytes();
-    let headers = worker::Headers::from(&parts.headers);
-    let builder = worker::Response::builder().with_status(parts.status.as_u16()).with_headers(headers);
-    Ok(if bytes.is_empty() { builder.empty().into() } else { builder.fixed(bytes.to_vec()).into() })
+    let init = web_sys::ResponseInit::new();
+    init.set_status(parts.status.as_u16());
+    init.set_headers(&worker::Headers::from(&parts.headers).0);
+    // An empty body is none: with some statuses (204) another is not allowed.
+    let body = (!bytes.is_empty()).then(|| js_sys::Uint8Array::from(&*bytes));
+    Ok(web_sys::Response::new_with_opt_js_u8_array_and_init(body.as_ref(), &init)?)
 }
 
 /// Gives the body the error type that the runtime's adapter wants.
