@@ -79,12 +79,15 @@ impl<H: Http> Generation<H> {
         let mut made = 0;
         loop {
             made += 1;
-            match call(http, request.clone()).await {
+            (retry.asking)(true);
+            let error = match call(http, request.clone()).await {
                 Ok(body) => return Ok(Self { source: Source::Wire(Wire::new(body, dialect)) }),
-                Err(error) => match retry.wait(&error, made) {
-                    Some(wait) => http.sleep(wait).await,
-                    None => return Err(error),
-                },
+                Err(error) => error,
+            };
+            (retry.asking)(false);
+            match retry.wait(&error, made) {
+                Some(wait) => http.sleep(wait).await,
+                None => return Err(error),
             }
         }
     }

@@ -20,6 +20,8 @@ pub struct Retry<'a> {
     pub now: &'a (dyn Fn() -> Timestamp + Send + Sync),
     /// The host's randomness: waits of many clients are spread by it.
     pub seed: u64,
+    /// Told true before each call, false when the call has failed: whether the provider has the prompt in hand, and may charge for it.
+    pub asking: &'a (dyn Fn(bool) + Send + Sync),
 }
 
 impl std::fmt::Debug for Retry<'_> {
@@ -65,7 +67,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn retry(seed: u64, deadline: i64) -> Retry<'static> {
-        Retry { attempts: 3, deadline: Timestamp(deadline), now: &|| Timestamp(0), seed }
+        Retry { attempts: 3, deadline: Timestamp(deadline), now: &|| Timestamp(0), seed, asking: &|_| () }
     }
 
     proptest! {

@@ -30,7 +30,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Notes what the provider has in hand, in tokens. Call it before the request goes out.
+    /// Notes what the provider has in hand, in tokens: the prompt before the request goes out, nothing when the provider has refused it.
     pub fn asked(&self, input: u64) {
         self.input.store(input, Ordering::Relaxed);
     }
@@ -40,7 +40,8 @@ impl Progress {
         self.output.store(output, Ordering::Relaxed);
     }
 
-    fn usage(&self) -> Usage {
+    /// What a turn is charged that is cut now, or dies, before the provider has begun to answer.
+    pub(crate) fn usage(&self) -> Usage {
         Usage {
             input_tokens: self.input.load(Ordering::Relaxed),
             output_tokens: self.output.load(Ordering::Relaxed),

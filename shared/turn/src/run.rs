@@ -106,17 +106,17 @@ async fn generate<H: TurnHost>(
     progress.asked(input);
     let now = || host.now();
     let seed = u64::from_le_bytes(*host.new_id().as_bytes().last_chunk().unwrap_or(&[0; 8]));
-    let retry = Retry { attempts: 3, deadline, now: &now, seed };
+    let asking = |asking| progress.asked(if asking { input } else { 0 });
+    let retry = Retry { attempts: 3, deadline, now: &now, seed, asking: &asking };
     let mut generation = {
         let start = std::pin::pin!(Generation::start(host, endpoint, prompt, retry));
         match select(start, cut.as_mut()).await {
             Either::Left((Ok(generation), _)) => generation,
             // The provider refused, or was not there: nothing was used.
             Either::Left((Err(error), _)) => return Said { text: String::new(), usage: None, end: Err(Stopped::Model(error)) },
-            // It was working on the prompt.
+            // The prompt if the provider was working on it; nothing if it had refused and a retry was waited for.
             Either::Right((cut, _)) => {
-                let usage = Usage { input_tokens: input, source: UsageSource::Estimated, ..Usage::NONE };
-                return Said { text: String::new(), usage: Some(usage), end: Err(Stopped::Cut(cut)) };
+                return Said { text: String::new(), usage: Some(progress.usage()), end: Err(Stopped::Cut(cut)) };
             }
         }
     };
@@ -188,3 +188,6 @@ fn judge(said: Said, input_bound: u64, max_output: u64, bounded_by_budget: bool)
     let error = problem.as_ref().map(|p| p.code);
     (End { status, finish_reason, content, usage, error }, problem)
 }
+
+#[cfg(test)]
+mod tests;

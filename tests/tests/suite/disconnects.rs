@@ -154,6 +154,31 @@ async fn kf35_stop_cuts_the_model_call_and_charges_what_was_delivered() {
 }
 
 #[tokio::test]
+async fn a_stop_that_comes_while_a_retry_is_waited_for_charges_nothing() {
+    let busy = [Act::Head(429, &[("content-type", "application/json"), ("retry-after", "5")]), Act::Chunk("{}".to_owned()), Act::End];
+    let model = Scripted::start(vec![busy.to_vec(), endless()]).await;
+    let ws = Workspace::openai_with(&model.openai(), &json!({ "maxCostUsdPerMonth": 1 })).await;
+    let mut stream = ws.stream("are you busy?").await;
+    let turn = stream.next_named("turn.started").await.data["turnId"].as_str().unwrap().to_owned();
+    wait::until(
+        "the refusal",
+        SOON,
+        async || if model.calls().first().is_some_and(|call| call.done) { Ok(()) } else { Err(model.calls()) },
+    )
+    .await;
+    stop(&ws.member, &ws, &turn).await.ok(202);
+    let events = stream.rest().await;
+    let last = events.last().unwrap();
+    assert_eq!(
+        (last.name.as_str(), &last.data["finishReason"], &last.data["costNanoUsd"]),
+        ("turn.completed", &json!("stopped"), &json!(0))
+    );
+    let ledger = Db::connect().await.settled(&ws.id, 1, SOON).await;
+    assert_eq!((&ledger[0]["nano"], &ledger[0]["input_tokens"], model.calls().len()), (&json!(0), &json!(0), 1), "{ledger:?}");
+    assert_eq!(ws.held().await, 0);
+}
+
+#[tokio::test]
 async fn a_turn_is_stopped_by_its_user_and_by_nobody_else() {
     let model = Scripted::start(vec![scripted::answer(&["a ", "b ", "c ", "d ", "e "], 300, 9, 5)]).await;
     let (ws, stream, turn) = begin(&model, &astra_tests::workspace::roomy()).await;

@@ -46,7 +46,7 @@ fn what_the_api_refuses_is_left_out() {
         ..prompt()
     };
     let network = Network::new([stream([])]);
-    let retry = Retry { attempts: 1, deadline: Timestamp(1), now: &|| Timestamp(0), seed: 0 };
+    let retry = Retry { attempts: 1, deadline: Timestamp(1), now: &|| Timestamp(0), seed: 0, asking: &|_| () };
     Generation::start(&network, &endpoint(Provider::Anthropic), &prompt, retry).now_or_never().unwrap().unwrap();
     let body: serde_json::Value = serde_json::from_slice(network.state().requests[0].body()).unwrap();
     assert_eq!(body["messages"], serde_json::json!([{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]));

@@ -26,6 +26,10 @@ pub(crate) struct State {
     pub(crate) replies: VecDeque<Reply>,
     pub(crate) requests: Vec<http::Request<Bytes>>,
     pub(crate) sleeps: Vec<u32>,
+    /// What [`Retry::asking`] was told last.
+    pub(crate) asking: bool,
+    /// The same at each call and each wait, in their order.
+    pub(crate) trail: Vec<(&'static str, bool)>,
 }
 
 #[derive(Clone, Default)]
@@ -53,12 +57,17 @@ impl Http for Network {
 
     async fn send(&self, request: http::Request<Bytes>) -> Result<http::Response<Body>, HttpError> {
         let mut state = self.state();
+        let asking = state.asking;
+        state.trail.push(("call", asking));
         state.requests.push(request);
         state.replies.pop_front().expect("a call that the script has no reply for").map(|response| response.map(|reads| Body(reads.into())))
     }
 
     async fn sleep(&self, millis: u32) {
-        self.state().sleeps.push(millis);
+        let mut state = self.state();
+        let asking = state.asking;
+        state.trail.push(("wait", asking));
+        state.sleeps.push(millis);
     }
 }
 
@@ -117,7 +126,8 @@ pub(crate) fn prompt() -> Prompt {
 /// Starts with three attempts and a deadline in a minute.
 pub(crate) fn start(network: &Network, endpoint: &Endpoint) -> Result<Generation<Network>, ModelError> {
     let now = || network.now();
-    let retry = Retry { attempts: 3, deadline: Timestamp(60_000), now: &now, seed: 7 };
+    let asking = |asking| network.state().asking = asking;
+    let retry = Retry { attempts: 3, deadline: Timestamp(60_000), now: &now, seed: 7, asking: &asking };
     Generation::start(network, endpoint, &prompt(), retry).now_or_never().expect("nothing here waits")
 }
 

@@ -18,6 +18,17 @@ fn what_passes_is_tried_again_and_the_same_is_sent() {
 }
 
 #[test]
+fn the_provider_has_the_prompt_in_hand_while_it_is_called_and_not_while_a_retry_is_waited_for() {
+    let network = Network::new([status(429, None), Err(HttpError::Unreachable), stream([])]);
+    assert!(start(&network, &endpoint(Provider::Openai)).is_ok());
+    assert_eq!(network.state().trail, [("call", true), ("wait", false), ("call", true), ("wait", false), ("call", true)]);
+    assert!(network.state().asking, "it reads the prompt while it answers");
+    let network = Network::new([status(400, None)]);
+    assert!(start(&network, &endpoint(Provider::Openai)).is_err());
+    assert!(!network.state().asking);
+}
+
+#[test]
 fn three_attempts_at_most() {
     let network = Network::new([status(500, None), status(502, None), status(529, None), stream([])]);
     assert_eq!(start(&network, &endpoint(Provider::Anthropic)).unwrap_err(), failed(529, None));
@@ -79,7 +90,7 @@ fn futures_can_be_sent() {
     fn sendable(_: impl Send) {}
     let (network, endpoint, prompt) = (Network::new([stream([])]), endpoint(Provider::Openai), prompt());
     let now = || Timestamp(0);
-    let retry = Retry { attempts: 1, deadline: Timestamp(1), now: &now, seed: 0 };
+    let retry = Retry { attempts: 1, deadline: Timestamp(1), now: &now, seed: 0, asking: &|_| () };
     sendable(Generation::start(&network, &endpoint, &prompt, retry));
     let mut generation = Generation::start(&network, &endpoint, &prompt, retry).now_or_never().unwrap().unwrap();
     sendable(generation.next());
