@@ -53,6 +53,27 @@ pub trait Rows {
     fn delete(&self, turns: &[TurnId]);
 }
 
+/// What `quota_status` answers.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Status {
+    outcome: String,
+    #[serde(default)]
+    limits: Limits,
+    #[serde(default)]
+    agents: Vec<AgentBudget>,
+    agent_count: Option<i64>,
+    spent: Option<Spent>,
+}
+
+/// An agent that has a limit of its own.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct AgentBudget {
+    id: AgentId,
+    max_cost_nano_usd_per_month: NanoUsd,
+}
+
 /// Whether the database was asked about an idempotency key already.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Asked {
@@ -271,13 +292,17 @@ impl<D: Database, R: Rows> Desk<D, R> {
             // The same record is on its way already.
             return Answer::Unavailable;
         }
-        let quota = self.settle(&record, now);
+        let settled = self.settle(&record, now);
+        let quota = settled.clone().unwrap_or_default();
         if let Some(answer) = &mut record.answer {
             answer.insert("quota".into(), serde_json::to_value(&quota).unwrap_or_default());
         }
         let saved = self.save(&record).await;
         self.saving.borrow_mut().remove(&turn);
         match saved {
+            Ok(_) if record.answer.is_some() && (settled.is_none() || self.needs_load(self.tick(now))) => {
+                Answer::Finished(Finished { saved: true, quota: self.figures(&record.agent_id, now).await })
+            }
             Ok(_) => Answer::Finished(Finished { saved: true, quota }),
             Err(_) if self.rows.put(turn, &Row::Ended(Box::new(record.clone()))) => {
                 self.undelivered.borrow_mut().insert(turn, record);
@@ -287,15 +312,23 @@ impl<D: Database, R: Rows> Desk<D, R> {
         }
     }
 
-    fn settle(&self, record: &Record, now: Timestamp) -> QuotaView {
+    /// What is used and left, for the answer of a turn that is saved, when that came into doubt in its course. Empty when it cannot be had: the
+    /// turn has ended all the same. The caller does not hold the ledger.
+    async fn figures(&self, agent: &AgentId, now: Timestamp) -> QuotaView {
+        let Ok(Some(mut status)) = self.read_status(now).await else { return QuotaView::default() };
+        status.agents.retain(|budget| budget.id == *agent);
+        self.view(&Status { agent_count: None, ..status }, now)
+    }
+
+    /// Charges a turn in memory. None when it is not known what is left: its limits went with its hold, or what was spent is in doubt.
+    fn settle(&self, record: &Record, now: Timestamp) -> Option<QuotaView> {
         let mut counter = self.counter.borrow_mut();
         let limits = counter.hold(record.turn_id).map(|h| (h.limits, h.agent_max_cost));
         // An amount that does not fit makes the counter load again.
         let _ = counter.finish(now, record.turn_id, &record.agent_id, record.started_at, charge(record), SaveOutcome::Saved);
-        limits.map_or_else(QuotaView::default, |(limits, agent)| {
-            let agents: Vec<_> = agent.map(|max| (record.agent_id.clone(), max)).into_iter().collect();
-            counter.view(&limits, &agents, None, now)
-        })
+        let (limits, agent) = limits.filter(|_| !counter.needs_load())?;
+        let agents: Vec<_> = agent.map(|max| (record.agent_id.clone(), max)).into_iter().collect();
+        Some(counter.view(&limits, &agents, None, now))
     }
 
     /// Sends a record that was settled to the database.
@@ -347,33 +380,31 @@ impl<D: Database, R: Rows> Desk<D, R> {
     }
 
     async fn status(&self, now: Timestamp) -> Result<Answer, StoreError> {
+        Ok(Answer::Status(self.read_status(now).await?.map(|status| self.view(&status, now))))
+    }
+
+    fn view(&self, status: &Status, now: Timestamp) -> QuotaView {
+        let Status { outcome: _, limits, agents, agent_count, spent: _ } = status;
+        let agents: Vec<_> = agents.iter().map(|a| (a.id.clone(), a.max_cost_nano_usd_per_month)).collect();
+        self.counter.borrow().view(limits, &agents, *agent_count, self.tick(now))
+    }
+
+    /// Reads the limits, and what was spent when that is not known: it is when this returns. None when there is no such workspace.
+    async fn read_status(&self, now: Timestamp) -> Result<Option<Status>, StoreError> {
         // As for a turn that begins: what was spent may come into doubt meanwhile.
         for _ in 0..LOADS {
-            if let Some(answer) = self.try_status(now).await? {
-                return Ok(answer);
+            let status = self.try_status(now).await?;
+            if status.outcome != "ok" {
+                return Ok(None);
+            }
+            if !self.counter.borrow().needs_load() {
+                return Ok(Some(status));
             }
         }
         Err(StoreError::Unreachable)
     }
 
-    async fn try_status(&self, now: Timestamp) -> Result<Option<Answer>, StoreError> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Status {
-            outcome: String,
-            #[serde(default)]
-            limits: Limits,
-            #[serde(default)]
-            agents: Vec<AgentBudget>,
-            agent_count: Option<i64>,
-            spent: Option<Spent>,
-        }
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct AgentBudget {
-            id: AgentId,
-            max_cost_nano_usd_per_month: NanoUsd,
-        }
+    async fn try_status(&self, now: Timestamp) -> Result<Status, StoreError> {
         // Alone only when the ledger is read too.
         let alone = if self.needs_load(now) { Some(self.ledger.alone().await) } else { None };
         let now = self.tick(now);
@@ -382,16 +413,11 @@ impl<D: Database, R: Rows> Desk<D, R> {
             self.deliver().await;
         }
         let text = self.tenant().quota_status(now.month(), needs_load).await?;
-        let Status { outcome, limits, agents, agent_count, spent } = parse(&text)?;
-        if outcome != "ok" {
-            return Ok(Some(Answer::Status(None)));
-        }
-        if let (true, Some(spent)) = (needs_load, spent) {
+        let mut status: Status = parse(&text)?;
+        if let (true, Some(spent)) = (needs_load, status.spent.take()) {
             self.load(spent, now);
         }
-        let agents: Vec<_> = agents.into_iter().map(|a| (a.id, a.max_cost_nano_usd_per_month)).collect();
-        let counter = self.counter.borrow();
-        Ok((!counter.needs_load()).then(|| Answer::Status(Some(counter.view(&limits, &agents, agent_count, now)))))
+        Ok(status)
     }
 
     fn forget(&self) -> Answer {

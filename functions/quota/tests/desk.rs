@@ -2,17 +2,19 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 use astra_kernel::{NanoUsd, Timestamp, TurnId, Usage, UsageSource};
-use astra_quota::words::{Begin, Extend, Record, Stop, TurnStatus};
+use astra_quota::words::{Begin, Extend, Finished, Record, Stop, TurnStatus};
 use astra_quota::{Answer, Ask};
 use astra_store::{Database, StoreError};
 use futures_util::FutureExt as _;
+use futures_util::future::join_all;
 use quota::desk::{Desk, Row, Rows};
 use serde_json::{Value, json};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 
 const NOW: Timestamp = Timestamp(1_795_478_400_000);
 
@@ -26,6 +28,13 @@ struct DbState {
     away: bool,
     /// The statement is done, but its answer is lost.
     deaf: bool,
+    /// This one statement fails.
+    fails: Option<&'static str>,
+    /// Answers come at the second poll.
+    slow: bool,
+    /// Limits of agents, as `quota_status` has them.
+    budgets: Vec<Value>,
+    calls: usize,
     loads: usize,
 }
 
@@ -67,7 +76,7 @@ impl DbState {
             self.ledger.insert(id, arg.clone());
             json!({ "outcome": outcome, "ledgerSeq": 1 })
         } else {
-            json!({ "outcome": "ok", "limits": Self::limits(), "agents": [], "agentCount": 1, "spent": spent })
+            json!({ "outcome": "ok", "limits": Self::limits(), "agents": self.budgets, "agentCount": 1, "spent": spent })
         }
     }
 }
@@ -76,13 +85,22 @@ impl Database for Db {
     fn query(&self, statement: &'static str, params: &[&str]) -> impl Future<Output = Result<String, StoreError>> + Send {
         let arg: Value = serde_json::from_str(params[1]).unwrap();
         let mut state = self.0.lock().unwrap();
-        let result = if state.away {
+        state.calls += 1;
+        let mut waits = usize::from(state.slow);
+        let result = if state.away || state.fails.is_some_and(|name| statement.contains(name)) {
             Err(StoreError::Unreachable)
         } else {
             let answer = state.answer(statement, &arg);
             if state.deaf { Err(StoreError::Unreachable) } else { Ok(answer.to_string()) }
         };
-        async { result }
+        let answered = poll_fn(move |_| match std::mem::take(&mut waits) {
+            0 => Poll::Ready(()),
+            _ => Poll::Pending,
+        });
+        async move {
+            answered.await;
+            result
+        }
     }
 }
 
@@ -173,10 +191,12 @@ impl World {
     }
 
     fn finish(&self, record: Record) -> bool {
-        match self.ask(Ask::Finish(Box::new(record)), NOW) {
-            Answer::Finished(finished) => finished.saved,
-            other => panic!("{other:?}"),
-        }
+        finished(self.ask(Ask::Finish(Box::new(record)), NOW)).saved
+    }
+
+    /// What the answer of a turn says of the budget: used and held.
+    fn told(&self, record: Record) -> Vec<(i64, i64)> {
+        told(&finished(self.ask(Ask::Finish(Box::new(record)), NOW)))
     }
 
     fn used(&self) -> (i64, i64) {
@@ -187,6 +207,17 @@ impl World {
     fn set(&self, change: impl FnOnce(&mut DbState)) {
         change(&mut self.db.0.lock().unwrap());
     }
+}
+
+fn finished(answer: Answer) -> Finished {
+    match answer {
+        Answer::Finished(finished) => finished,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn told(finished: &Finished) -> Vec<(i64, i64)> {
+    finished.quota.windows.iter().map(|window| (window.used, window.held)).collect()
 }
 
 #[test]
@@ -261,6 +292,58 @@ fn a_late_settlement_corrects_a_dead_turn_once() {
     assert_eq!(world.used(), (700, 0));
     assert!(world.finish(record));
     assert_eq!(world.used(), (700, 0));
+}
+
+#[test]
+fn a_turn_in_whose_course_the_counter_forgot_is_told_true_figures() {
+    let mut world = World::new();
+    world.begin(1, None);
+    assert_eq!(world.told(world.record(1, 400)), [(400, 0)]);
+    world.begin(2, None);
+    world.begin(3, None);
+    let (second, third) = (world.record(2, 700), world.record(3, 50));
+    world.restart();
+    let Some(Row::Running { hold, .. }) = world.rows.get(third.turn_id) else { panic!("turn 3 is not running") };
+    assert_eq!(world.told(second), [(1100, hold.cost.0)]);
+    let calls = world.db.0.lock().unwrap().calls;
+    assert_eq!(world.told(third), [(1150, 0)]);
+    assert_eq!(world.db.0.lock().unwrap().calls, calls + 1, "without a doubt a turn is saved and that is all");
+}
+
+#[test]
+fn a_late_settlement_is_told_what_the_ledger_says() {
+    let world = World::new();
+    world.begin(1, None);
+    let record = world.record(1, 700);
+    world.desk.wake(NOW.plus_millis(30_000)).now_or_never().unwrap();
+    world.set(|db| db.budgets = ["a", "b"].map(|id| json!({ "id": id, "maxCostNanoUsdPerMonth": 1_000 })).into());
+    assert_eq!(world.told(record.clone()), [(700, 0), (700, 0)], "the workspace's limit and this agent's");
+    assert_eq!(world.told(record), [(700, 0), (700, 0)], "nor is it counted twice");
+}
+
+#[test]
+fn a_turn_that_is_saved_has_ended_even_if_its_figures_cannot_be_had() {
+    let mut world = World::new();
+    world.begin(1, None);
+    let record = world.record(1, 700);
+    world.restart();
+    world.set(|db| db.fails = Some("quota_status"));
+    let Answer::Finished(finished) = world.ask(Ask::Finish(Box::new(record)), NOW) else { panic!("it is not acknowledged") };
+    assert!(finished.saved && finished.quota.windows.is_empty());
+}
+
+#[test]
+fn turns_that_end_together_after_a_doubt_do_not_wait_for_each_other() {
+    let mut world = World::new();
+    (1..=3).for_each(|n| drop(world.begin(n, None)));
+    let records = [world.record(1, 100), world.record(2, 20), world.record(3, 3)];
+    world.restart();
+    world.set(|db| db.slow = true);
+    let mut all = join_all(records.map(|record| world.desk.answer(Ask::Finish(Box::new(record)), NOW)));
+    let answers = (0..100).find_map(|_| (&mut all).now_or_never()).expect("none waits for ever");
+    let ended: Vec<_> = answers.into_iter().map(finished).collect();
+    assert!(ended.iter().all(|ended| ended.saved && told(ended)[0].0 <= 123), "{ended:?}");
+    assert!(ended.iter().any(|ended| told(ended) == [(123, 0)]), "{ended:?}");
 }
 
 #[test]
