@@ -1,6 +1,6 @@
 //! Every workspace's month, for the operator.
 
-use crate::month::{self, PageForm};
+use crate::month;
 use astra_host::paging::{PageBody, PageQuery};
 use astra_host::routes::Unread;
 use astra_host::{Call, Failure, Host};
@@ -65,7 +65,7 @@ impl From<CostRow> for CostView {
         ),
         ("limit" = Option<u32>, Query, description = "How many at most; 50 unless told", minimum = 1, maximum = 200),
     ),
-    responses((status = 200, description = "Workspaces by cost", body = PageForm<CostView>)),
+    responses((status = 200, description = "Workspaces by cost", body = PageBody<CostView>)),
 )]
 pub(crate) async fn list<H: Host>(call: Call<H>, request: Unread) -> Result<Json<PageBody<CostView>>, Failure> {
     let operator = call.operator(Permission::BillingRead)?;

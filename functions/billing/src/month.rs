@@ -1,4 +1,4 @@
-//! Which month is asked for, and paths and pages as the documentation describes them.
+//! Which month is asked for, and paths as the documentation describes them.
 
 use astra_kernel::{Month, Problem, Timestamp};
 use serde::Deserialize;
@@ -29,19 +29,4 @@ pub(crate) struct WorkspacePath {
     /// The workspace.
     #[param(min_length = 1, max_length = 48, pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
     pub(crate) workspace_id: String,
-}
-
-/// One page of a list.
-//
-// For the documentation: what `astra_host::paging::PageBody` writes.
-#[derive(utoipa::ToSchema)]
-#[serde(rename_all = "camelCase")]
-#[schema(as = Page)]
-#[expect(dead_code, reason = "only described")]
-pub(crate) struct PageForm<T> {
-    /// The entries.
-    data: Vec<T>,
-    /// What `after` is for the next page; null on the last.
-    #[schema(required = true)]
-    next_cursor: Option<String>,
 }

@@ -1,6 +1,5 @@
 //! The price book: what a million tokens of a model cost. Versions are only added; a turn records which one priced it.
 
-use crate::month::PageForm;
 use astra_host::paging::PageBody;
 use astra_host::routes::Unread;
 use astra_host::{Call, Failure, Host};
@@ -80,7 +79,7 @@ impl From<PriceRow> for PriceView {
 /// Every version of every price, a model's newest first. All on one page.
 #[utoipa::path(
     get, path = "/billing/prices", tag = "billing", operation_id = "listPrices",
-    responses((status = 200, description = "The price book", body = PageForm<PriceView>)),
+    responses((status = 200, description = "The price book", body = PageBody<PriceView>)),
 )]
 pub(crate) async fn list<H: Host>(call: Call<H>) -> Result<Json<PageBody<PriceView>>, Failure> {
     let operator = call.operator(Permission::BillingRead)?;

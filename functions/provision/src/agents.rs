@@ -2,7 +2,7 @@
 
 use crate::amount::{Budget, WorkspaceLimit, write_usd};
 use crate::definition::{AgentBody, Definition, Model, StoredBudget};
-use crate::fields::{PageForm, WorkspacePath};
+use crate::fields::WorkspacePath;
 use crate::plans::allows_http;
 use crate::prompt::{self, Id, Names, WorkspaceNames};
 use crate::workspaces::existing;
@@ -113,7 +113,7 @@ impl AgentView {
 /// The agents that the workspace can use. All on one page.
 #[utoipa::path(
     get, path = "/workspaces/{workspaceId}/agents", tag = "agents", operation_id = "listAgents", params(WorkspacePath),
-    responses((status = 200, description = "Agents by id", body = PageForm<AgentView>)),
+    responses((status = 200, description = "Agents by id", body = PageBody<AgentView>)),
 )]
 pub(crate) async fn list<H: Host>(call: Call<H>, Params(path): Params<WorkspacePath>) -> Result<Json<PageBody<AgentView>>, Failure> {
     let Allowed { claims, data } = call.tenant(&path.workspace_id, Permission::AgentRead)?;

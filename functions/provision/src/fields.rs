@@ -142,21 +142,6 @@ pub(crate) struct WorkspacePath {
     pub(crate) workspace_id: String,
 }
 
-/// One page of a list.
-//
-// For the documentation: what `astra_host::paging::PageBody` writes.
-#[derive(utoipa::ToSchema)]
-#[serde(rename_all = "camelCase")]
-#[schema(as = Page)]
-#[expect(dead_code, reason = "only described")]
-pub(crate) struct PageForm<T> {
-    /// The entries.
-    data: Vec<T>,
-    /// What `after` is for the next page; null on the last.
-    #[schema(required = true)]
-    next_cursor: Option<String>,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,6 @@
 //! Members of a workspace and their roles. A workspace keeps at least one owner, and who is an owner is for owners (and the operator) to say.
 
-use crate::fields::{PageForm, Text, WorkspacePath};
+use crate::fields::{Text, WorkspacePath};
 use astra_host::paging::{PageBody, PageQuery};
 use astra_host::routes::{Params, Unread};
 use astra_host::{Allowed, Call, Failure, Host};
@@ -66,7 +66,7 @@ pub(crate) struct MemberBody {
         ("after" = Option<Text>, Query, description = "The `nextCursor` of the page before"),
         ("limit" = Option<u32>, Query, description = "How many at most; 50 unless told", minimum = 1, maximum = 200),
     ),
-    responses((status = 200, description = "Members by user id", body = PageForm<Member>)),
+    responses((status = 200, description = "Members by user id", body = PageBody<Member>)),
 )]
 pub(crate) async fn list<H: Host>(
     call: Call<H>,

@@ -1,6 +1,6 @@
 //! Secrets of a workspace: written, never read back. Sealed here under the host's key, bound to workspace and name.
 
-use crate::fields::{PageForm, WorkspacePath};
+use crate::fields::WorkspacePath;
 use astra_host::paging::{PageBody, PageQuery};
 use astra_host::routes::{Params, Unread};
 use astra_host::{Allowed, Call, Failure, Host};
@@ -62,7 +62,7 @@ fn checked_name(parameter: &str, name: String) -> Result<String, Problem> {
         ),
         ("limit" = Option<u32>, Query, description = "How many at most; 50 unless told", minimum = 1, maximum = 200),
     ),
-    responses((status = 200, description = "Secrets by name", body = PageForm<SecretInfo>)),
+    responses((status = 200, description = "Secrets by name", body = PageBody<SecretInfo>)),
 )]
 pub(crate) async fn list<H: Host>(
     call: Call<H>,

@@ -1,6 +1,6 @@
 //! Workspaces: made once, changed with care, deleted whole.
 
-use crate::fields::{PageForm, Text, WorkspacePath, object, present, present_object};
+use crate::fields::{Text, WorkspacePath, object, present, present_object};
 use crate::limits::{LimitsBody, LimitsPatch, LimitsView};
 use astra_host::paging::{PageBody, PageQuery};
 use astra_host::routes::{Params, Unread};
@@ -80,7 +80,7 @@ pub(crate) struct CreateBody {
         ),
         ("limit" = Option<u32>, Query, description = "How many at most; 50 unless told", minimum = 1, maximum = 200),
     ),
-    responses((status = 200, description = "Workspaces by id", body = PageForm<WorkspaceView>)),
+    responses((status = 200, description = "Workspaces by id", body = PageBody<WorkspaceView>)),
 )]
 pub(crate) async fn list<H: Host>(call: Call<H>, request: Unread) -> Result<Json<PageBody<WorkspaceView>>, Failure> {
     let operator = call.operator(Permission::WorkspaceList)?;

@@ -26,13 +26,15 @@ impl PageQuery {
     }
 }
 
-/// A page on the wire.
-#[derive(Debug, Clone, Serialize)]
+/// One page of a list.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Page)]
 pub struct PageBody<T> {
     /// The entries.
     pub data: Vec<T>,
     /// What `after` is for the next page; null on the last.
+    #[schema(required = true)]
     pub next_cursor: Option<String>,
 }
 
