@@ -1,16 +1,10 @@
 //! Who may see what is billed, what each endpoint asks, and what it answers.
 
-#![expect(clippy::unwrap_used, reason = "a test")]
-
-#[path = "../../provision/tests/fake/mod.rs"]
-#[expect(dead_code, reason = "only a part is used here")]
-mod fake;
-
+use astra_host::testing::{FakeHost, Reply, operator, send, token};
 use astra_kernel::Timestamp;
 use astra_quota::words::{Answer, Ask};
 use astra_quota::{QuotaView, Window};
 use billing::routes::{ROUTES, document, router};
-use fake::{FakeHost, Reply, operator, send, token};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 

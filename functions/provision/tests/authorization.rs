@@ -1,12 +1,7 @@
 //! Who may do what, for every route: no token, another workspace's token, each role, a token narrowed to nothing. What is refused never reaches
 //! the database, and a refusal comes before anything that was sent is read.
 
-#![expect(clippy::unwrap_used, reason = "a test")]
-
-#[expect(dead_code, reason = "only a part is used here")]
-mod fake;
-
-use fake::{FakeHost, operator, send, token};
+use astra_host::testing::{FakeHost, operator, send, token};
 use provision::routes::{ROUTES, router};
 
 /// The least role of each route; `operator` where no tenant's role is enough.

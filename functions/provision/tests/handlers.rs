@@ -1,15 +1,11 @@
 //! What each endpoint asks of the database and the counter, and what it answers.
 
-#![expect(clippy::unwrap_used, reason = "a test")]
-
-mod fake;
-
 use astra_host::CounterUnreachable;
+use astra_host::testing::{self, FakeHost, Reply, Sent, operator, send, send_as, token};
 use astra_kernel::{Sealed, SecretsKey};
 use astra_quota::words::Answer;
 use astra_store::StoreError;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
-use fake::{FakeHost, Reply, Sent, operator, send, send_as, token};
 use provision::routes::router;
 use serde_json::{Value, json};
 
@@ -207,7 +203,7 @@ async fn an_issued_token_verifies_and_says_what_was_asked() {
     assert_eq!(reply.headers["cache-control"], "no-store");
     assert_eq!((&issued["tokenType"], &issued["expiresAt"]), (&json!("Bearer"), &json!("2026-11-24T12:01:00.000Z")));
     let keys = astra_host::Host::shared(&host).token_keys().unwrap();
-    let claims = keys.verify(issued["token"].as_str().unwrap(), fake::NOW).unwrap();
+    let claims = keys.verify(issued["token"].as_str().unwrap(), testing::NOW).unwrap();
     assert_eq!((claims.sub.as_str(), claims.role.as_str(), claims.ws.unwrap().as_str()), ("anna", "member", "acme"));
     assert_eq!((claims.scope.unwrap(), claims.exp - claims.iat), (vec!["agent:*".to_owned()], 60));
     assert_eq!(claims.jti, issued["jti"].as_str().unwrap());

@@ -12,6 +12,8 @@ pub mod paging;
 pub mod routes;
 #[cfg(feature = "http-client")]
 pub mod stream;
+#[cfg(all(feature = "testing", not(target_arch = "wasm32")))]
+pub mod testing;
 pub mod trace;
 pub mod web;
 #[cfg(all(feature = "workers", target_arch = "wasm32"))]

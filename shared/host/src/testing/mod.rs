@@ -1,6 +1,12 @@
-//! A host for tests: a database that answers what it was told to and remembers what it was asked, a clock that stands still.
+//! A host for the functions' tests: a database that answers what it was told to and remembers what it was asked, a clock that stands still.
+//!
+//! Behind the feature `testing`, which only dev-dependencies ask for; not in wasm, so that no function can ship it.
+#![expect(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a test that cannot go on panics")]
 
-use astra_host::{CounterUnreachable, Host, Shared, serve};
+#[cfg(feature = "http-client")]
+mod turn;
+
+use crate::{CounterUnreachable, Host, Shared, serve};
 use astra_kernel::token::AUDIENCE;
 use astra_kernel::{Claims, Settings, Timestamp, TokenKeys, WorkspaceId};
 use astra_quota::words::{Answer, Ask};
@@ -14,16 +20,23 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 /// 2026-11-24T12:00:00Z.
-pub(crate) const NOW: Timestamp = Timestamp(1_795_521_600_000);
+pub const NOW: Timestamp = Timestamp(1_795_521_600_000);
 
 const TOKEN_KEYS: &str = "k1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8";
 const SECRETS_KEY: &str = "s1:HxAREhMUFRYXGBkaGxwdHh8AAQIDBAUGBwgJCgsMDQ4";
 
-type Counter = fn(&Ask) -> Result<Answer, CounterUnreachable>;
+/// A counter: what it is asked, what it answers.
+pub type Counter = fn(&Ask) -> Result<Answer, CounterUnreachable>;
 
 /// The host. Clones share everything.
 #[derive(Clone)]
-pub(crate) struct FakeHost(Arc<Inner>);
+pub struct FakeHost(Arc<Inner>);
+
+impl std::fmt::Debug for FakeHost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("FakeHost")
+    }
+}
 
 #[derive(Default)]
 struct Inner {
@@ -33,6 +46,8 @@ struct Inner {
     counter: Mutex<Option<Counter>>,
     asked: Mutex<Vec<String>>,
     logged: Mutex<Vec<String>>,
+    #[cfg(feature = "http-client")]
+    model: Mutex<turn::Model>,
 }
 
 struct Fixed(HashMap<&'static str, &'static str>);
@@ -45,37 +60,37 @@ impl Settings for Fixed {
 
 impl FakeHost {
     /// A host with keys and these further variables.
-    pub(crate) fn new(variables: &[(&'static str, &'static str)]) -> Self {
+    pub fn new(variables: &[(&'static str, &'static str)]) -> Self {
         let mut settings = HashMap::from([("TOKEN_KEYS", TOKEN_KEYS), ("SECRETS_KEY", SECRETS_KEY)]);
         settings.extend(variables.iter().copied());
         Self(Arc::new(Inner { shared: Some(Shared::new(Box::new(Fixed(settings)))), ..Inner::default() }))
     }
 
     /// What the SQL function `astra.NAME` answers from now on.
-    pub(crate) fn answer(&self, name: &str, document: &Value) -> &Self {
+    pub fn answer(&self, name: &str, document: &Value) -> &Self {
         self.0.answers.lock().unwrap().insert(name.to_owned(), Ok(document.to_string()));
         self
     }
 
     /// The SQL function fails from now on.
-    pub(crate) fn fail(&self, name: &str, error: StoreError) -> &Self {
+    pub fn fail(&self, name: &str, error: StoreError) -> &Self {
         self.0.answers.lock().unwrap().insert(name.to_owned(), Err(error));
         self
     }
 
     /// What the counter answers from now on.
-    pub(crate) fn counter(&self, counter: Counter) -> &Self {
+    pub fn counter(&self, counter: Counter) -> &Self {
         *self.0.counter.lock().unwrap() = Some(counter);
         self
     }
 
     /// Every SQL function that was called, with its parameters.
-    pub(crate) fn calls(&self) -> Vec<(String, Vec<String>)> {
+    pub fn calls(&self) -> Vec<(String, Vec<String>)> {
         self.0.calls.lock().unwrap().clone()
     }
 
     /// The JSON argument of the one call of a function.
-    pub(crate) fn argument(&self, name: &str) -> Value {
+    pub fn argument(&self, name: &str) -> Value {
         let calls = self.calls();
         let found: Vec<_> = calls.iter().filter(|(called, _)| called == name).collect();
         assert_eq!(found.len(), 1, "calls of {name} in {calls:?}");
@@ -83,12 +98,12 @@ impl FakeHost {
     }
 
     /// What the counter was asked.
-    pub(crate) fn asked(&self) -> Vec<String> {
+    pub fn asked(&self) -> Vec<String> {
         self.0.asked.lock().unwrap().clone()
     }
 
     /// What was logged.
-    pub(crate) fn logged(&self) -> Vec<String> {
+    pub fn logged(&self) -> Vec<String> {
         self.0.logged.lock().unwrap().clone()
     }
 }
@@ -127,7 +142,7 @@ impl Host for FakeHost {
 }
 
 /// A token. `workspace` is none for operators.
-pub(crate) fn token(workspace: Option<&str>, role: &str, scope: Option<&[&str]>) -> String {
+pub fn token(workspace: Option<&str>, role: &str, scope: Option<&[&str]>) -> String {
     let claims = Claims {
         sub: "user-1".into(),
         ws: workspace.map(|ws| ws.to_owned().try_into().unwrap()),
@@ -143,33 +158,37 @@ pub(crate) fn token(workspace: Option<&str>, role: &str, scope: Option<&[&str]>)
 }
 
 /// The operator's token.
-pub(crate) fn operator() -> String {
+pub fn operator() -> String {
     token(None, "operator", None)
 }
 
 /// An answer.
 #[derive(Debug)]
-pub(crate) struct Reply {
-    pub(crate) status: u16,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: String,
+pub struct Reply {
+    /// Its status.
+    pub status: u16,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: String,
 }
 
 impl Reply {
-    pub(crate) fn json(&self) -> Value {
+    /// Its body as JSON.
+    pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("{self:?}"))
     }
 
     /// Its JSON, when it has this status.
     #[track_caller]
-    pub(crate) fn ok(&self, status: u16) -> Value {
+    pub fn ok(&self, status: u16) -> Value {
         assert_eq!(self.status, status, "{self:?}");
         if self.body.is_empty() { Value::Null } else { self.json() }
     }
 
     /// The pointer (or the detail) of a problem, when it has this status.
     #[track_caller]
-    pub(crate) fn problem(&self, status: u16) -> String {
+    pub fn problem(&self, status: u16) -> String {
         assert_eq!(self.status, status, "{self:?}");
         assert_eq!(self.headers["content-type"], "application/problem+json");
         let problem = self.json();
@@ -178,21 +197,26 @@ impl Reply {
 }
 
 /// A request in the making.
-pub(crate) struct Sent<'a> {
-    pub(crate) token: Option<&'a str>,
-    pub(crate) content_type: &'a str,
-    pub(crate) accept: &'a str,
-    pub(crate) body: String,
+#[derive(Debug)]
+pub struct Sent<'a> {
+    /// The bearer token, if any.
+    pub token: Option<&'a str>,
+    /// Content-Type; not sent when empty.
+    pub content_type: &'a str,
+    /// Accept.
+    pub accept: &'a str,
+    /// The body.
+    pub body: String,
 }
 
 /// Sends a request with a JSON body.
-pub(crate) async fn send(router: &Router, host: &FakeHost, method: &str, path: &str, token: Option<&str>, body: &str) -> Reply {
+pub async fn send(router: &Router, host: &FakeHost, method: &str, path: &str, token: Option<&str>, body: &str) -> Reply {
     let ask = Sent { token, content_type: "application/json", accept: "*/*", body: body.to_owned() };
     send_as(router, host, method, path, ask).await
 }
 
 /// Sends any request.
-pub(crate) async fn send_as(router: &Router, host: &FakeHost, method: &str, path: &str, ask: Sent<'_>) -> Reply {
+pub async fn send_as(router: &Router, host: &FakeHost, method: &str, path: &str, ask: Sent<'_>) -> Reply {
     let mut request = Request::builder().method(method).uri(path).header("accept", ask.accept);
     if !ask.content_type.is_empty() {
         request = request.header("content-type", ask.content_type);
