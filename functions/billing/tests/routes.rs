@@ -176,4 +176,9 @@ async fn a_price_is_a_version_and_the_same_again_is_the_same() {
     ] {
         assert_eq!(as_operator(&host, "PUT", "/billing/prices", &PRICE.replacen(from, to, 1)).await.problem(422), pointer, "{to}");
     }
+    for other in
+        [r#"["openai","gpt-4o-mini",0.15,0.075,0.6]"#, r#"["openai","gpt-4o-mini",0.15,0.075,0.6,false,"2026-11-24T12:00:00Z"]"#, "[]"]
+    {
+        assert_eq!(as_operator(&host, "PUT", "/billing/prices", other).await.problem(422), "/", "{other}");
+    }
 }
