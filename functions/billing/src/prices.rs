@@ -1,7 +1,7 @@
 //! The price book: what a million tokens of a model cost. Versions are only added; a turn records which one priced it.
 
 use astra_host::paging::PageBody;
-use astra_host::routes::Unread;
+use astra_host::routes::{Unread, word};
 use astra_host::{Call, Failure, Host};
 use astra_kernel::money::{UsdAmount, usd_number};
 use astra_kernel::{NanoUsd, Permission, Problem, Timestamp};
@@ -92,6 +92,7 @@ pub(crate) async fn list<H: Host>(call: Call<H>) -> Result<Json<PageBody<PriceVi
 #[schema(as = NewPrice)]
 pub(crate) struct PriceBody {
     /// The provider.
+    #[serde(deserialize_with = "word")]
     provider: Provider,
     /// The model; one that ends in `*` is a prefix, `*` alone any model of the provider.
     #[schema(value_type = String, min_length = 1, max_length = 200, pattern = r"^([!-)+-~]+\*?|\*)$")]

@@ -166,6 +166,7 @@ async fn a_price_is_a_version_and_the_same_again_is_the_same() {
         ("0.15", "\"0.15\"", "/inputUsdPerMtok"),
         ("0.6", "null", "/outputUsdPerMtok"),
         ("openai", "acme", "/provider"),
+        ("\"openai\"", "{\"openai\":null}", "/provider"),
         ("gpt-4o-mini", "gpt-*-mini", "/model"),
         ("gpt-4o-mini", "", "/model"),
         ("gpt-4o-mini", "a b", "/model"),

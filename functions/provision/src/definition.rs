@@ -3,6 +3,7 @@
 use crate::amount::{Budget, BudgetBody, BudgetForm, write_budget};
 use crate::fields::{Positive, Text, object, present, present_object};
 use crate::prompt;
+use astra_host::routes::word;
 use astra_kernel::{AgentId, Problem};
 use serde::{Deserialize, Serialize};
 
@@ -54,6 +55,7 @@ pub(crate) struct AgentBody {
 #[schema(as = AgentModel)]
 pub(crate) struct ModelBody {
     /// The provider.
+    #[serde(deserialize_with = "word")]
     provider: Provider,
     /// The model's id at the provider.
     model_id: Text,

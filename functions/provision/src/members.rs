@@ -2,7 +2,7 @@
 
 use crate::fields::{Text, WorkspacePath};
 use astra_host::paging::{PageBody, PageQuery};
-use astra_host::routes::{Params, Unread};
+use astra_host::routes::{Params, Unread, word};
 use astra_host::{Allowed, Call, Failure, Host};
 use astra_kernel::{Claims, Code, Permission, Problem, Role};
 use astra_store::members::{Member, MemberOutcome};
@@ -55,6 +55,7 @@ pub(crate) struct MemberPath {
 #[schema(as = MemberChange)]
 pub(crate) struct MemberBody {
     /// Their role.
+    #[serde(deserialize_with = "word")]
     role: RoleName,
 }
 

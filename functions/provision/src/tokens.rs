@@ -6,7 +6,7 @@
 use crate::fields::{Text, WorkspacePath, present, whole_number};
 use crate::members::RoleName;
 use crate::workspaces::existing;
-use astra_host::routes::{Params, Unread};
+use astra_host::routes::{Params, Unread, word};
 use astra_host::{Allowed, Call, Failure, Host};
 use astra_kernel::permission::defaults;
 use astra_kernel::token::AUDIENCE;
@@ -25,6 +25,7 @@ pub(crate) struct TokenBody {
     /// The user that the token is for.
     subject: Text,
     /// Their role with it: at most the issuer's own.
+    #[serde(deserialize_with = "word")]
     role: RoleName,
     /// Permissions to narrow the role to, such as `memory:read` or `agent:*`. All of the role's when absent.
     #[serde(default, deserialize_with = "present")]

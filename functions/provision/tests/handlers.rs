@@ -153,6 +153,8 @@ async fn members_and_who_may_make_owners() {
     assert_eq!(host.argument("member_put")["byOwner"], true);
     as_role(&host, "admin", "PUT", "/workspaces/acme/members/bob", r#"{"role":"owner"}"#).await.problem(403);
     as_role(&host, "owner", "PUT", "/workspaces/acme/members/bob", r#"{"role":"operator"}"#).await.problem(422);
+    let not_a_word = as_role(&host, "owner", "PUT", "/workspaces/acme/members/bob", r#"{"role":{"admin":null}}"#).await;
+    assert_eq!(not_a_word.problem(422), "/role");
     as_role(&host, "owner", "PUT", "/workspaces/acme/members/%20", r#"{"role":"admin"}"#).await.problem(422);
     as_role(&host, "owner", "PUT", "/workspaces/acme/members/%FF", r#"{"role":"admin"}"#).await.problem(400);
     for (outcome, put, delete) in [("last_owner", 409, 409), ("owners_only", 403, 403), ("not_found", 404, 404)] {
@@ -213,6 +215,7 @@ async fn an_issued_token_verifies_and_says_what_was_asked() {
     assert_eq!(default["expiresAt"], "2026-11-24T12:15:00.000Z");
     for body in [
         r#"{"subject":"a","role":"operator"}"#,
+        r#"{"subject":"a","role":{"member":null}}"#,
         r#"{"subject":"","role":"member"}"#,
         r#"{"role":"member"}"#,
         r#"{"subject":"a","role":"member","scope":[]}"#,
@@ -345,6 +348,7 @@ async fn an_own_agent_is_written_checked() {
         ("Hi.", "\\u0000", "/systemPromptTemplate"),
         ("Hi.", "", "/systemPromptTemplate"),
         ("\"local\"", "\"bedrock\"", "/model/provider"),
+        ("\"local\"", "{\"local\":null}", "/model/provider"),
         ("0.1", "[]", "/budget/maxCostUsdPerMonth"),
         (r#"{"maxCostUsdPerMonth":0.1}"#, "[10]", "/budget"),
         (r#"{"provider":"local","modelId":"echo-1"}"#, r#"["local","echo-1"]"#, "/model"),
