@@ -467,7 +467,7 @@ fn refuse(error: StoreError) -> Answer {
 }
 
 fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, StoreError> {
-    serde_json::from_str(text).map_err(|_| StoreError::Shape(std::any::type_name::<T>()))
+    astra_kernel::json::from_str(text).map_err(|_| StoreError::Shape(std::any::type_name::<T>()))
 }
 
 fn begin_argument(begin: &Begin, now: Timestamp, need_spent: bool) -> Result<String, StoreError> {

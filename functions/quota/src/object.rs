@@ -42,7 +42,7 @@ impl DurableObject for Quota {
     }
 
     async fn fetch(&self, mut request: Request) -> worker::Result<Response> {
-        let Envelope { workspace, ask }: Envelope<WorkspaceId, Ask> = serde_json::from_str(&request.text().await?)?;
+        let Envelope { workspace, ask }: Envelope<WorkspaceId, Ask> = astra_kernel::json::from_str(&request.text().await?)?;
         let desk = self.desk(Some(workspace.clone()))?.ok_or("no workspace")?;
         if *desk.workspace() != workspace {
             return Response::error("another workspace's counter", 409);
@@ -143,7 +143,7 @@ impl Sqlite {
 
 fn parse_row(row: &[String]) -> Option<(TurnId, Row)> {
     let [id, json] = row else { return None };
-    Some((id.parse().ok()?, serde_json::from_str(json).ok()?))
+    Some((id.parse().ok()?, astra_kernel::json::from_str(json).ok()?))
 }
 
 impl Rows for Sqlite {

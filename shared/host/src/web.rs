@@ -1,6 +1,7 @@
 //! Web glue of every function: who is calling, strict bodies, problems, request ids, the log line.
 
 use crate::{Host, Trace, trace};
+use astra_kernel::json::Objects;
 use astra_kernel::token::TokenError;
 use astra_kernel::{Claims, Code, ConfigError, Permission, Problem, Role, Timestamp, WorkspaceId, permission};
 use astra_quota::words::{Answer, Ask};
@@ -218,8 +219,9 @@ pub async fn read_body(request: Request, limit: usize) -> Result<bytes::Bytes, F
 /// # Errors
 /// The problem.
 pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+    let text = std::str::from_utf8(bytes).map_err(|_| Problem::new(Code::BadRequest, "The body is not JSON: it is not UTF-8."))?;
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let value = serde_path_to_error::deserialize(Objects(&mut deserializer)).map_err(|error| {
         let pointer = pointer(error.path());
         let inner = error.into_inner();
         if inner.is_data() {

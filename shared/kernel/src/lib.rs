@@ -5,6 +5,7 @@
 pub mod config;
 mod hs256;
 pub mod ids;
+pub mod json;
 pub mod limits;
 pub mod money;
 pub mod permission;

@@ -121,7 +121,7 @@ impl Reading {
     /// The provider's error inside the stream, or [`ModelError::Garbage`].
     pub(crate) fn event(&mut self, data: &str, told: &mut Told) -> Result<(), ModelError> {
         let event: Event<'_> =
-            serde_json::from_str(data).map_err(|_| ModelError::Garbage("an event of its stream is no event of a message"))?;
+            astra_kernel::json::from_str(data).map_err(|_| ModelError::Garbage("an event of its stream is no event of a message"))?;
         match event.r#type {
             "message_start" => {
                 let placeholder = self.output;
@@ -146,7 +146,7 @@ impl Reading {
 
     /// Counts that are no numbers are as if they had not been said; the text stands all the same.
     fn count(&mut self, usage: Option<&RawValue>) {
-        let Some(counted) = usage.and_then(|usage| serde_json::from_str::<Counted>(usage.get()).ok()) else { return };
+        let Some(counted) = usage.and_then(|usage| astra_kernel::json::from_str::<Counted>(usage.get()).ok()) else { return };
         let Counted { input_tokens, cache_creation_input_tokens, cache_read_input_tokens, output_tokens } = counted;
         self.input = input_tokens.or(self.input);
         self.cache_creation = cache_creation_input_tokens.unwrap_or(self.cache_creation);

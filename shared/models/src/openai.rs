@@ -123,7 +123,7 @@ impl Reading {
             return Ok(());
         }
         let chunk: Chunk<'_> =
-            serde_json::from_str(data).map_err(|_| ModelError::Garbage("an event of its stream is no chat completion chunk"))?;
+            astra_kernel::json::from_str(data).map_err(|_| ModelError::Garbage("an event of its stream is no chat completion chunk"))?;
         if let Some(error) = chunk.error {
             return Err(stream_error(&error));
         }
@@ -176,7 +176,7 @@ fn counts(usage: &str) -> Option<Counts> {
         reasoning_tokens: Tokens,
     }
     let Wire { prompt_tokens: input, completion_tokens, total_tokens, prompt_tokens_details, completion_tokens_details } =
-        serde_json::from_str(usage).ok()?;
+        astra_kernel::json::from_str(usage).ok()?;
     let reasoning = completion_tokens_details.reasoning_tokens;
     // xAI counts reasoning beside the completion and not in it (vercel/ai#12425); its total tells.
     let beside = input.checked_add(completion_tokens).and_then(|sum| sum.checked_add(reasoning));

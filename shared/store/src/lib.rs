@@ -117,9 +117,9 @@ impl<'a, D: Database> Tenant<'a, D> {
     }
 }
 
-/// Reads an answer. From bytes, as request bodies are: the parser is in a function's wasm once.
+/// Reads an answer. As request bodies are read, so that the parser is in a function's wasm once.
 fn parse<T: DeserializeOwned>(statement: &'static str, answer: &str) -> Result<T, StoreError> {
-    serde_json::from_slice(answer.as_bytes()).map_err(|_| StoreError::Shape(statement))
+    astra_kernel::json::from_str(answer).map_err(|_| StoreError::Shape(statement))
 }
 
 /// What spans workspaces.

@@ -108,7 +108,7 @@ async fn prepare<H: TurnHost>(
 ) -> Result<Begun, Failure> {
     let host = &call.host;
     let context: Context =
-        serde_json::from_str(held.context.get()).map_err(|e| Failure::internal(format!("turn_begin's document: {e}")))?;
+        astra_kernel::json::from_str(held.context.get()).map_err(|e| Failure::internal(format!("turn_begin's document: {e}")))?;
     let mut prompt = prompt::build(&context, &ask.subject, &ask.message, held.max_output);
     let endpoint = endpoint(host, workspace, &context);
     let mut input_bound = held.input_bound;
@@ -182,7 +182,7 @@ fn open<H: TurnHost>(host: &H, workspace: &WorkspaceId, secret: &Secret) -> Resu
 
 fn denied(document: &str) -> Result<Begun, Failure> {
     let Denial { outcome, model, replay, replay_turn } =
-        serde_json::from_str(document).map_err(|e| Failure::internal(format!("turn_begin's document: {e}")))?;
+        astra_kernel::json::from_str(document).map_err(|e| Failure::internal(format!("turn_begin's document: {e}")))?;
     let named = |key: &str| model.as_ref().and_then(|m| m.get(key)).and_then(|v| v.as_str()).unwrap_or("?").to_owned();
     let problem = match outcome.as_str() {
         "replay" => return replayed(replay, replay_turn.and_then(|t| t.error_code)),

@@ -112,7 +112,7 @@ impl WorkersHost {
             return Err(worker::Error::RustError(format!("the object answered {}", answer.status())));
         }
         let answer = JsFuture::from(answer.text()?).await?;
-        Ok(serde_json::from_str(&answer.as_string().unwrap_or_default())?)
+        Ok(astra_kernel::json::from_str(&answer.as_string().unwrap_or_default())?)
     }
 }
 
