@@ -1,7 +1,7 @@
 //! An agent's definition: as requests write it, as it is stored (and read by turns), and the way between.
 
 use crate::amount::{Budget, BudgetBody, BudgetForm, write_budget};
-use crate::fields::{Positive, Text, object, present, present_object};
+use crate::fields::{Positive, Text, present};
 use crate::prompt;
 use astra_host::routes::word;
 use astra_kernel::{AgentId, Problem};
@@ -34,17 +34,16 @@ pub(crate) struct AgentBody {
     /// Its name for people, a template.
     pub(crate) display_name: Text,
     /// Its model.
-    #[serde(deserialize_with = "object")]
     pub(crate) model: ModelBody,
     /// What the model is told first, a template.
     #[schema(min_length = 1, max_length = 65_536, pattern = r"^[^\u0000]*$")]
     pub(crate) system_prompt_template: String,
     /// What it may use at most.
-    #[serde(default, deserialize_with = "present_object")]
+    #[serde(default, deserialize_with = "present")]
     #[schema(nullable = false)]
     pub(crate) budget: Option<LimitsBody>,
     /// Its boundary.
-    #[serde(default, deserialize_with = "present_object")]
+    #[serde(default, deserialize_with = "present")]
     #[schema(nullable = false)]
     pub(crate) permissions: Option<PermissionsBody>,
 }

@@ -1,6 +1,5 @@
 //! Forms of fields, checked once when a request is read. Their `OpenAPI` descriptions say the same, so that what the document allows is accepted.
 
-use astra_host::routes::Object;
 use astra_kernel::Problem;
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer};
@@ -102,16 +101,6 @@ impl Visitor<'_> for WholeNumber {
 /// For optional fields that are absent or have a value: null is refused, so that it cannot be taken for "no limit" by accident.
 pub(crate) fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
-}
-
-/// As [`present`], for a field that is an object (see [`Object`]).
-pub(crate) fn present_object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
-    Object::deserialize(deserializer).map(|Object(value)| Some(value))
-}
-
-/// For a field that is an object (see [`Object`]).
-pub(crate) fn object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
-    Object::deserialize(deserializer).map(|Object(value)| value)
 }
 
 /// A field of a PATCH where absent and null mean different things.

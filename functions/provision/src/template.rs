@@ -2,7 +2,6 @@
 
 use crate::definition::{AgentBody, Definition};
 use crate::yaml;
-use astra_host::routes::Object;
 use astra_host::web::parse_json;
 use astra_kernel::Problem;
 use serde::Deserialize;
@@ -18,7 +17,7 @@ pub(crate) const MAX_BYTES: usize = 256 * 1024;
 pub(crate) struct TemplateBody {
     /// The agents, each under its own id.
     #[schema(value_type = Vec<NamedAgent>)]
-    agents: Vec<Object<AgentBody>>,
+    agents: Vec<AgentBody>,
 }
 
 /// For the documentation: an agent whose id is required.
@@ -48,10 +47,10 @@ impl utoipa::ToSchema for NamedAgent {
 /// # Errors
 /// `422` with the JSON pointer of what does not fit, or the line where it is no YAML.
 pub(crate) fn parse(yaml: &str, allow_http: bool) -> Result<Vec<Definition>, Problem> {
-    let Object(TemplateBody { agents }) = parse_json(yaml::to_json(yaml, 4 * MAX_BYTES)?.as_bytes())?;
+    let TemplateBody { agents } = parse_json(yaml::to_json(yaml, 4 * MAX_BYTES)?.as_bytes())?;
     let mut ids = HashSet::new();
     let mut definitions = Vec::with_capacity(agents.len());
-    for (position, Object(agent)) in agents.into_iter().enumerate() {
+    for (position, agent) in agents.into_iter().enumerate() {
         let at = format!("/agents/{position}");
         let id = agent.id.clone().ok_or_else(|| Problem::field(format!("{at}/id"), "an agent of a template needs an id"))?;
         if !ids.insert(id.clone()) {

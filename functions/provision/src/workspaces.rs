@@ -1,6 +1,6 @@
 //! Workspaces: made once, changed with care, deleted whole.
 
-use crate::fields::{Text, WorkspacePath, object, present, present_object};
+use crate::fields::{Text, WorkspacePath, present};
 use crate::limits::{LimitsBody, LimitsPatch, LimitsView};
 use astra_host::paging::{PageBody, PageQuery};
 use astra_host::routes::{Params, Unread};
@@ -64,7 +64,7 @@ pub(crate) struct CreateBody {
     /// The user who becomes its first owner.
     owner_id: Text,
     /// Its limits.
-    #[serde(default, deserialize_with = "object")]
+    #[serde(default)]
     #[schema(required = false)]
     limits: LimitsBody,
 }
@@ -156,7 +156,7 @@ pub(crate) struct PatchBody {
     #[schema(nullable = false)]
     plan: Option<Text>,
     /// Its limits. The operator's to change. What is used already stays used.
-    #[serde(default, deserialize_with = "present_object")]
+    #[serde(default, deserialize_with = "present")]
     #[schema(nullable = false)]
     limits: Option<LimitsPatch>,
 }

@@ -20,10 +20,8 @@ use crate::web::{BODY_LIMIT, Failure, StrictJson, read_body};
 use astra_kernel::{Code, Problem};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use http::request::Parts;
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{DeserializeOwned, IntoDeserializer as _, MapAccess, Visitor};
+use serde::de::{DeserializeOwned, IntoDeserializer as _};
 use serde::{Deserialize, Deserializer};
-use std::marker::PhantomData;
 
 #[doc(hidden)]
 pub use axum;
@@ -79,31 +77,6 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Params<
     }
 }
 
-/// A struct that is read from a JSON object only. (serde also takes an array for a struct, by position: then `deny_unknown_fields` names nothing,
-/// and a field's place in our code becomes part of the API.) Bodies are; what is within them says so where it matters.
-#[derive(Debug)]
-pub struct Object<T>(pub T);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Fields<T>(PhantomData<T>);
-
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
-            type Value = Object<T>;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
-                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
-            }
-        }
-
-        deserializer.deserialize_map(Fields(PhantomData))
-    }
-}
-
 /// For a field that is one word of a few: reads it from a string only. (serde also takes `{"word": null}` for a variant without fields.)
 ///
 /// # Errors
@@ -152,7 +125,7 @@ impl Unread {
     /// # Errors
     /// `400`, `413`, `415` or `422`.
     pub async fn json<T: DeserializeOwned>(self) -> Result<T, Failure> {
-        StrictJson::from_request(self.0, &()).await.map(|StrictJson(Object(body))| body)
+        StrictJson::from_request(self.0, &()).await.map(|StrictJson(body)| body)
     }
 
     /// The body's bytes, where it has one of these media types.
@@ -171,21 +144,12 @@ impl Unread {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde::Deserialize;
 
     #[derive(Debug, PartialEq, Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Page {
         limit: Option<u32>,
-    }
-
-    #[test]
-    fn an_object_is_not_an_array() {
-        let read = |json: &str| crate::web::parse_json::<Object<Page>>(json.as_bytes()).map(|Object(page)| page);
-        assert_eq!(read(r#"{"limit":1}"#), Ok(Page { limit: Some(1) }));
-        assert_eq!(read(r#"{"limits":1}"#).map_err(|p| p.errors[0].pointer.clone()), Err("/limits".to_owned()));
-        for other in ["[1]", "[]", "null", "1"] {
-            assert_eq!(read(other).map_err(|p| p.code), Err(Code::Unprocessable), "{other}");
-        }
     }
 
     #[test]

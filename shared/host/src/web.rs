@@ -388,6 +388,9 @@ mod tests {
         let problem = parse_json::<Outer>(br#"{"innerPart":[{"a":"x"}]}"#).unwrap_err();
         assert_eq!(problem.errors[0].pointer, "/innerPart/0/a");
         assert!(!problem.detail.contains("line"), "{}", problem.detail);
+        for other in [r#"[[{"a":1}]]"#, r#"{"innerPart":[[1]]}"#, "[]", "null", "1"] {
+            assert_eq!(parse_json::<Outer>(other.as_bytes()).unwrap_err().code, Code::Unprocessable, "{other}");
+        }
         assert_eq!(parse_json::<Outer>(b"{").unwrap_err().code, Code::BadRequest);
         assert_eq!(parse_json::<Outer>(b"{\"innerPart\":[]} x").unwrap_err().code, Code::BadRequest);
     }
