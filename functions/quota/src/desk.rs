@@ -295,7 +295,7 @@ impl<D: Database, R: Rows> Desk<D, R> {
         let settled = self.settle(&record, now);
         let quota = settled.clone().unwrap_or_default();
         if let Some(answer) = &mut record.answer {
-            answer.insert("quota".into(), serde_json::to_value(&quota).unwrap_or_default());
+            *answer = with_quota(answer, &quota).unwrap_or_else(|| answer.clone());
         }
         let saved = self.save(&record).await;
         self.saving.borrow_mut().remove(&turn);
@@ -455,6 +455,14 @@ impl<D: Database, R: Rows> Desk<D, R> {
         let retry = (!self.undelivered.borrow().is_empty()).then(|| now.plus_millis(wait));
         self.counter.borrow().next_expiry().into_iter().chain(retry).min()
     }
+}
+
+/// Adds `quota` to an object. As text: a tree of values would be built only to be written again.
+fn with_quota(answer: &RawValue, quota: &QuotaView) -> Option<Box<RawValue>> {
+    let open = answer.get().strip_suffix('}')?;
+    let comma = if open == "{" { "" } else { "," };
+    let quota = serde_json::to_string(quota).ok()?;
+    RawValue::from_string(format!("{open}{comma}\"quota\":{quota}}}")).ok()
 }
 
 fn charge(record: &Record) -> Charge {

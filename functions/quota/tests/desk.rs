@@ -184,7 +184,7 @@ impl World {
             usage,
             cost_nano_usd: NanoUsd(cost),
             error_code: None,
-            answer: Some(serde_json::Map::new()),
+            answer: serde_json::value::RawValue::from_string("{}".into()).ok(),
             ended_at: NOW,
             ..draft.record
         }
@@ -218,6 +218,20 @@ fn finished(answer: Answer) -> Finished {
 
 fn told(finished: &Finished) -> Vec<(i64, i64)> {
     finished.quota.windows.iter().map(|window| (window.used, window.held)).collect()
+}
+
+#[test]
+fn what_is_left_is_added_to_the_answer_that_is_stored() {
+    let world = World::new();
+    for (n, answer) in [(1, "{}"), (2, r#"{"content":"}","usage":{}}"#)] {
+        assert!(matches!(world.begin(n, None), Answer::Begun(_)));
+        let answer = serde_json::value::RawValue::from_string(answer.to_owned()).unwrap();
+        assert!(world.finish(Record { answer: Some(answer.clone()), ..world.record(n, 700) }));
+        let mut stored = world.db.0.lock().unwrap().ledger[&uuid::Uuid::from_u128(n).to_string()]["answer"].clone();
+        let quota = stored.as_object_mut().unwrap().remove("quota").unwrap();
+        assert_eq!(quota["windows"][0]["used"], 700 * i64::try_from(n).unwrap());
+        assert_eq!(stored, serde_json::from_str::<Value>(answer.get()).unwrap());
+    }
 }
 
 #[test]

@@ -165,7 +165,7 @@ pub struct Record {
     /// The problem's code, if it failed.
     pub error_code: Option<String>,
     /// The JSON answer without its text, for who asks again. The counter adds `quota`.
-    pub answer: Option<serde_json::Map<String, serde_json::Value>>,
+    pub answer: Option<Box<RawValue>>,
     /// The caller's own data about the turn.
     pub metadata: Option<Box<RawValue>>,
     /// When it began: the counter's clock, which decides its month.

@@ -3,7 +3,7 @@
 
 use crate::{Database, StoreError, Tenant, tenant_statement};
 use astra_kernel::Month;
-use serde_json::json;
+use serde::Serialize;
 
 impl<D: Database> Tenant<'_, D> {
     /// All that a turn needs, in one round trip: `turn_begin`'s JSON.
@@ -28,7 +28,13 @@ impl<D: Database> Tenant<'_, D> {
     /// # Errors
     /// [`StoreError`].
     pub async fn quota_status(&self, month: Month, need_spent: bool) -> Result<String, StoreError> {
-        let arg = json!({ "month": month, "needSpent": need_spent }).to_string();
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Argument {
+            month: Month,
+            need_spent: bool,
+        }
+        let arg = serde_json::to_string(&Argument { month, need_spent }).map_err(|_| StoreError::Shape("quota_status"))?;
         self.call_text(tenant_statement!("quota_status"), &arg).await
     }
 }

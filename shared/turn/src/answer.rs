@@ -58,8 +58,8 @@ pub struct StoredAnswer {
     pub usage: Usage,
     /// What it cost.
     pub cost_nano_usd: NanoUsd,
-    /// What was used and left when it ended: added by the counter.
-    #[serde(default)]
+    /// What was used and left when it ended: added by the counter, so not written here.
+    #[serde(default, skip_serializing)]
     pub quota: QuotaView,
     /// What the answer refers to.
     #[serde(default)]

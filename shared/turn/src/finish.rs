@@ -87,10 +87,7 @@ pub async fn finish<H: TurnHost>(host: &H, opening: Opening, end: End) -> Result
         quota: astra_quota::QuotaView::default(),
         citations: Vec::new(),
     };
-    let answer = match serde_json::to_value(&stored) {
-        Ok(serde_json::Value::Object(map)) if error.is_none() => Some(map),
-        _ => None,
-    };
+    let answer = error.is_none().then(|| serde_json::value::to_raw_value(&stored).ok()).flatten();
     let record = Ask::Finish(Box::new(Record {
         turn_id,
         session_id,
