@@ -9,7 +9,7 @@ use crate::workspaces::existing;
 use astra_host::paging::PageBody;
 use astra_host::routes::{Params, Unread};
 use astra_host::{Allowed, Call, Failure, Host};
-use astra_kernel::{AgentId, Claims, Code, NanoUsd, Permission, Problem, Role};
+use astra_kernel::{AgentId, Claims, Code, NanoUsd, Permission, Problem, Role, json};
 use astra_store::agents::AgentOutcome;
 use astra_store::workspaces::Workspace;
 use axum::Json;
@@ -121,7 +121,7 @@ pub(crate) async fn list<H: Host>(call: Call<H>, Params(path): Params<WorkspaceP
     let rows = data.list_agents().await?.ok_or_else(|| Problem::not_found("workspace"))?;
     let show = |row: astra_store::agents::AgentRow| {
         let source = if row.source == "own" { Source::Own } else { Source::Template };
-        let definition = serde_json::from_value(row.definition).map_err(|error| Failure::internal(format!("a stored agent: {error}")))?;
+        let definition = json::from_str(row.definition.get()).map_err(|error| Failure::internal(format!("a stored agent: {error}")))?;
         Ok(AgentView::new(definition, source, &workspace, &claims))
     };
     let data = rows.data.into_iter().map(show).collect::<Result<_, Failure>>()?;
@@ -146,8 +146,7 @@ pub(crate) async fn put<H: Host>(call: Call<H>, Params(path): Params<AgentPath>,
     }
     let definition = body.check(id, "", allows_http(&call.host))?;
     let workspace = existing(&data).await?;
-    let stored = serde_json::to_value(&definition).map_err(|error| Failure::internal(format!("an agent: {error}")))?;
-    match data.put_agent(&definition.id, &stored, call.host.now()).await? {
+    match data.put_agent(&definition.id, &definition, call.host.now()).await? {
         AgentOutcome::Ok => Ok(Json(AgentView::new(definition, Source::Own, &workspace, &claims))),
         AgentOutcome::NotFound => Err(Problem::not_found("workspace").into()),
         AgentOutcome::Limit { used } => {

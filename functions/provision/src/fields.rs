@@ -115,6 +115,18 @@ pub(crate) enum Change<T> {
     Set(T),
 }
 
+impl<T> Change<T> {
+    /// As the database takes it: nothing, null, or a value.
+    #[expect(clippy::option_option, reason = "absent, null and a value are three things")]
+    pub(crate) fn into_stored<U>(self, write: impl FnOnce(T) -> U) -> Option<Option<U>> {
+        match self {
+            Self::Keep => None,
+            Self::Remove => Some(None),
+            Self::Set(new) => Some(Some(write(new))),
+        }
+    }
+}
+
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Change<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Ok(Option::deserialize(deserializer)?.map_or(Self::Remove, Self::Set))

@@ -3,8 +3,8 @@
 use crate::amount::{Usd, write_usd};
 use crate::fields::{Change, Count, present};
 use astra_kernel::{Limits, NanoUsd};
+use astra_store::workspaces;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
 
 /// Hard limits. One that is not given does not limit.
 #[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
@@ -68,24 +68,14 @@ pub(crate) struct LimitsPatch {
 
 impl LimitsPatch {
     /// The patch in the names of the database.
-    pub(crate) fn into_stored(self) -> Map<String, Value> {
+    pub(crate) fn into_stored(self) -> workspaces::LimitsPatch {
         let Self { max_agents, max_tokens_per_month, max_cost_usd_per_month, max_turns_per_minute } = self;
-        let count = |change| stored(change, |Count(n)| json!(n));
-        let changes = [
-            ("maxAgents", count(max_agents)),
-            ("maxTokensPerMonth", count(max_tokens_per_month)),
-            ("maxCostNanoUsdPerMonth", stored(max_cost_usd_per_month, |Usd(amount)| json!(amount))),
-            ("maxTurnsPerMinute", count(max_turns_per_minute)),
-        ];
-        changes.into_iter().filter_map(|(name, new)| new.map(|new| (name.to_owned(), new))).collect()
-    }
-}
-
-fn stored<T>(change: Change<T>, write: impl FnOnce(T) -> Value) -> Option<Value> {
-    match change {
-        Change::Keep => None,
-        Change::Remove => Some(Value::Null),
-        Change::Set(new) => Some(write(new)),
+        workspaces::LimitsPatch {
+            max_agents: max_agents.into_stored(|Count(n)| n),
+            max_tokens_per_month: max_tokens_per_month.into_stored(|Count(n)| n),
+            max_cost_nano_usd_per_month: max_cost_usd_per_month.into_stored(|Usd(amount)| amount),
+            max_turns_per_minute: max_turns_per_minute.into_stored(|Count(n)| n),
+        }
     }
 }
 

@@ -5,12 +5,11 @@ use crate::fields::Text;
 use crate::template::{self, MAX_BYTES, TemplateBody};
 use astra_host::routes::{Params, Unread};
 use astra_host::{Call, Failure, Host};
-use astra_kernel::{AgentId, Code, Permission, Problem};
+use astra_kernel::{AgentId, Code, Permission, Problem, json};
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::header::{ACCEPT, CONTENT_TYPE, VARY};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
 /// YAML's media types: RFC 9512's and the two before it.
 const YAML: [&str; 3] = ["application/yaml", "text/yaml", "application/x-yaml"];
@@ -49,6 +48,12 @@ pub(crate) struct TemplateView {
     agents: Vec<DefinitionView>,
 }
 
+/// A template, as stored.
+#[derive(Serialize, Deserialize)]
+struct Template {
+    agents: Vec<Definition>,
+}
+
 /// Sets a plan's template.
 #[utoipa::path(
     put, path = "/plans/{plan}/template", tag = "plans", operation_id = "putTemplate", params(PlanPath),
@@ -64,9 +69,9 @@ pub(crate) async fn put<H: Host>(call: Call<H>, Params(path): Params<PlanPath>, 
     let body = request.bytes(&YAML, MAX_BYTES).await?;
     let yaml = std::str::from_utf8(&body).map_err(|_| Problem::new(Code::BadRequest, "The body is not UTF-8."))?;
     let definitions = template::parse(yaml, allows_http(&call.host))?;
-    let template = json!({ "agents": definitions });
+    let template = Template { agents: definitions };
     let version = operator.put_plan(plan.as_str(), &template, yaml, call.host.now()).await?;
-    Ok(Json(StoredView { plan: plan.into_string(), version, agents: definitions.into_iter().map(|d| d.id).collect() }))
+    Ok(Json(StoredView { plan: plan.into_string(), version, agents: template.agents.into_iter().map(|d| d.id).collect() }))
 }
 
 /// A plan's template, as JSON or, where `Accept` asks for it, as the YAML that was uploaded.
@@ -78,10 +83,6 @@ pub(crate) async fn put<H: Host>(call: Call<H>, Params(path): Params<PlanPath>, 
     ),
 )]
 pub(crate) async fn read<H: Host>(call: Call<H>, Params(path): Params<PlanPath>, request: Unread) -> Result<Response, Failure> {
-    #[derive(Deserialize)]
-    struct Stored {
-        agents: Vec<Definition>,
-    }
     let operator = call.operator(Permission::WorkspaceList)?;
     let plan = Text::of_path("plan", path.plan)?;
     let found = operator.get_plan(plan.as_str()).await?.ok_or_else(|| Problem::not_found("plan with a template"))?;
@@ -89,8 +90,8 @@ pub(crate) async fn read<H: Host>(call: Call<H>, Params(path): Params<PlanPath>,
     if YAML.iter().any(|yaml| accept.contains(yaml)) {
         return Ok(([(CONTENT_TYPE, YAML[0]), (VARY, "accept")], found.source_yaml).into_response());
     }
-    let Stored { agents } =
-        serde_json::from_value(found.template).map_err(|error| Failure::internal(format!("a stored template: {error}")))?;
+    let Template { agents } =
+        json::from_str(found.template.get()).map_err(|error| Failure::internal(format!("a stored template: {error}")))?;
     let view = TemplateView { plan: found.plan, version: found.version, agents: agents.into_iter().map(DefinitionView::from).collect() };
     Ok(([(VARY, "accept")], Json(view)).into_response())
 }

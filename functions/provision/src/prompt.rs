@@ -5,7 +5,7 @@
 //! that a workspace does not have. Values are data: nothing of a workspace is ever compiled. Fuel bounds steps and bytes.
 
 use astra_kernel::Limits;
-use minijinja::value::Serde;
+use minijinja::value::{Serde, Value, ValueKind};
 use minijinja::{Environment, UndefinedBehavior};
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -77,20 +77,18 @@ fn sample(memories: &'static [&'static str]) -> Names<'static> {
 /// The names that a template may use, dotted; `memories` is a list of texts.
 pub(crate) fn names() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
-    collect(&serde_json::to_value(sample(&[])).unwrap_or_default(), "", &mut names);
+    collect(&Value::from(Serde(sample(&[]))), "", &mut names);
     names
 }
 
-fn collect(value: &serde_json::Value, name: &str, names: &mut BTreeSet<String>) {
-    match value {
-        serde_json::Value::Object(members) => {
-            for (member, value) in members {
-                collect(value, &if name.is_empty() { member.clone() } else { format!("{name}.{member}") }, names);
-            }
-        }
-        _ => {
-            names.insert(name.to_owned());
-        }
+fn collect(value: &Value, name: &str, names: &mut BTreeSet<String>) {
+    if value.kind() != ValueKind::Map {
+        names.insert(name.to_owned());
+        return;
+    }
+    for member in value.try_iter().into_iter().flatten() {
+        let value = value.get_item(&member).unwrap_or_default();
+        collect(&value, &if name.is_empty() { member.to_string() } else { format!("{name}.{member}") }, names);
     }
 }
 

@@ -14,7 +14,6 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::LOCATION;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
 /// A workspace.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -91,6 +90,17 @@ pub(crate) async fn list<H: Host>(call: Call<H>, request: Unread) -> Result<Json
     Ok(Json(PageBody::from_page(workspaces, WorkspaceView::from)))
 }
 
+/// What a body means, whatever its order of keys and however its numbers are written.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct CanonicalBody<'a> {
+    id: &'a WorkspaceId,
+    display_name: &'a str,
+    plan: &'a str,
+    owner_id: &'a str,
+    limits: Limits,
+}
+
 /// Makes a workspace with its memory, its first owner and its quota. The same body again gives the same workspace.
 #[utoipa::path(
     post, path = "/workspaces", tag = "workspaces", operation_id = "createWorkspace", request_body = CreateBody,
@@ -105,19 +115,10 @@ pub(crate) async fn create<H: Host>(call: Call<H>, request: Unread) -> Result<Re
     let CreateBody { id, display_name, plan, owner_id, limits } = request.json().await?;
     call.trace.workspace(&id);
     let limits = Limits::from(limits);
-    // What the body means, whatever its order of keys and however its numbers are written.
-    let body = json!({
-        "id": id, "displayName": display_name.as_str(), "plan": plan.as_str(), "ownerId": owner_id.as_str(), "limits": limits,
-    })
-    .to_string();
-    let new = NewWorkspace {
-        display_name: display_name.as_str(),
-        plan: plan.as_str(),
-        owner_id: owner_id.as_str(),
-        limits,
-        body: &body,
-        now: call.host.now(),
-    };
+    let (display_name, plan, owner_id) = (display_name.as_str(), plan.as_str(), owner_id.as_str());
+    let body = serde_json::to_string(&CanonicalBody { id: &id, display_name, plan, owner_id, limits })
+        .map_err(|error| Failure::internal(format!("a workspace's body: {error}")))?;
+    let new = NewWorkspace { display_name, plan, owner_id, limits, body: &body, now: call.host.now() };
     match Tenant::open(&call.host, id).create_workspace(&new).await? {
         Created::New(workspace) => {
             let location = format!("/workspaces/{}", workspace.id);

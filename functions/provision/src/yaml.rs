@@ -146,7 +146,7 @@ impl Writer {
     }
 
     fn text(&mut self, text: &str) {
-        self.out.push_str(&serde_json::Value::from(text).to_string());
+        self.out.push_str(&serde_json::to_string(text).unwrap_or_default());
     }
 
     fn plain(&mut self, text: &str) {

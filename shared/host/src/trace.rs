@@ -1,7 +1,7 @@
 //! One request's log line: what was asked, how it ended, where the time went. No secrets, no texts: only what is put in by name.
 
 use astra_kernel::WorkspaceId;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Collects a request's facts while it is served. Clones share them.
@@ -74,14 +74,17 @@ impl Trace {
             code: Option<&'static str>,
             #[serde(skip_serializing_if = "Option::is_none")]
             cause: Option<&'a str>,
-            #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
-            phases: serde_json::Map<String, serde_json::Value>,
+            #[serde(skip_serializing_if = "<[_]>::is_empty", serialize_with = "phases")]
+            phases: &'a [(&'static str, i64)],
         }
         self.with(|facts| {
-            let phases = facts.phases.iter().map(|(name, ms)| ((*name).to_owned(), (*ms).into())).collect();
-            let Facts { workspace, code, cause, phases: _ } = facts;
+            let Facts { workspace, code, cause, phases } = facts;
             serde_json::to_string(&Whole { line, workspace: workspace.as_ref(), code: *code, cause: cause.as_deref(), phases })
                 .unwrap_or_default()
         })
     }
+}
+
+fn phases<S: Serializer>(phases: &[(&'static str, i64)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(phases.iter().copied())
 }

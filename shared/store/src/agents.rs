@@ -1,9 +1,9 @@
 //! Agents of a workspace: its own, and those of its plan's template.
 
-use crate::{Database, Listed, Page, StoreError, Tenant, tenant_statement};
+use crate::{Database, Listed, Nothing, Page, StoreError, Tenant, tenant_statement};
 use astra_kernel::{AgentId, Timestamp};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::value::RawValue;
 
 /// An agent and where it comes from.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -14,7 +14,7 @@ pub struct AgentRow {
     /// `own` or `template`.
     pub source: String,
     /// Its definition, unrendered.
-    pub definition: Value,
+    pub definition: Box<RawValue>,
 }
 
 /// What writing an agent did.
@@ -55,17 +55,22 @@ impl<D: Database> Tenant<'_, D> {
     /// # Errors
     /// [`StoreError`].
     pub async fn list_agents(&self) -> Result<Option<Page<AgentRow>>, StoreError> {
-        self.call(tenant_statement!("agents_list"), &json!({})).await.map(Listed::found)
+        self.call(tenant_statement!("agents_list"), &Nothing {}).await.map(Listed::found)
     }
 
     /// Writes an agent of the workspace's own.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn put_agent(&self, id: &AgentId, definition: &Value, now: Timestamp) -> Result<AgentOutcome, StoreError> {
+    pub async fn put_agent(&self, id: &AgentId, definition: &impl Serialize, now: Timestamp) -> Result<AgentOutcome, StoreError> {
         const STATEMENT: &str = tenant_statement!("agent_put");
-        let arg = json!({ "id": id, "definition": definition, "now": now });
-        self.call::<Answer>(STATEMENT, &arg).await?.read(STATEMENT)
+        #[derive(Serialize)]
+        struct Put<'a, T> {
+            id: &'a AgentId,
+            definition: &'a T,
+            now: Timestamp,
+        }
+        self.call::<Answer>(STATEMENT, &Put { id, definition, now }).await?.read(STATEMENT)
     }
 
     /// Deletes an agent of the workspace's own.
@@ -74,6 +79,10 @@ impl<D: Database> Tenant<'_, D> {
     /// [`StoreError`].
     pub async fn delete_agent(&self, id: &AgentId) -> Result<AgentOutcome, StoreError> {
         const STATEMENT: &str = tenant_statement!("agent_delete");
-        self.call::<Answer>(STATEMENT, &json!({ "id": id })).await?.read(STATEMENT)
+        #[derive(Serialize)]
+        struct Delete<'a> {
+            id: &'a AgentId,
+        }
+        self.call::<Answer>(STATEMENT, &Delete { id }).await?.read(STATEMENT)
     }
 }

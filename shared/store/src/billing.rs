@@ -1,9 +1,8 @@
 //! What was used, what it cost, and the price book.
 
-use crate::{Database, Operator, Page, StoreError, Tenant, operator_statement, parse, tenant_statement};
+use crate::{Database, Nothing, Operator, Outcome, Page, StoreError, Tenant, operator_statement, parse, tenant_statement};
 use astra_kernel::{Month, NanoUsd, Timestamp, WorkspaceId};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
 /// One workspace's line of the month, as the guide's SQL gives it.
 #[derive(Debug, Clone, Deserialize)]
@@ -133,11 +132,6 @@ pub struct PriceRow {
     pub valid_from: Timestamp,
 }
 
-#[derive(Deserialize)]
-struct Outcome {
-    outcome: String,
-}
-
 impl<D: Database> Tenant<'_, D> {
     /// The month's usage; `None` when the workspace does not exist.
     ///
@@ -145,7 +139,12 @@ impl<D: Database> Tenant<'_, D> {
     /// [`StoreError`].
     pub async fn usage(&self, month: Month) -> Result<Option<MonthUsage>, StoreError> {
         const STATEMENT: &str = tenant_statement!("usage");
-        let answer = self.call_text(STATEMENT, &json!({ "month": month }).to_string()).await?;
+        #[derive(Serialize)]
+        struct Arg {
+            month: Month,
+        }
+        let arg = serde_json::to_string(&Arg { month }).map_err(|_| StoreError::Shape(STATEMENT))?;
+        let answer = self.call_text(STATEMENT, &arg).await?;
         let Outcome { outcome } = parse(STATEMENT, &answer)?;
         if outcome == "ok" { parse(STATEMENT, &answer).map(Some) } else { Ok(None) }
     }
@@ -158,7 +157,13 @@ impl<D: Database> Operator<'_, D> {
     /// # Errors
     /// [`StoreError`].
     pub async fn costs(&self, month: Month, after: Option<&str>, limit: u32) -> Result<Page<CostRow>, StoreError> {
-        self.call(operator_statement!("op_costs"), &json!({ "month": month, "after": after, "limit": limit })).await
+        #[derive(Serialize)]
+        struct Arg<'a> {
+            month: Month,
+            after: Option<&'a str>,
+            limit: u32,
+        }
+        self.call(operator_statement!("op_costs"), &Arg { month, after, limit }).await
     }
 
     /// The price book: every version of every row, a model's newest first. All on one page.
@@ -166,7 +171,7 @@ impl<D: Database> Operator<'_, D> {
     /// # Errors
     /// [`StoreError`].
     pub async fn list_prices(&self) -> Result<Page<PriceRow>, StoreError> {
-        self.call(operator_statement!("op_prices_list"), &json!({})).await
+        self.call(operator_statement!("op_prices_list"), &Nothing {}).await
     }
 
     /// Sets a price from a moment on; the same as the newest again keeps its version. Returns the version.

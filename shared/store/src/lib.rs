@@ -135,10 +135,32 @@ impl<'a, D: Database> Operator<'a, D> {
     }
 
     pub(crate) async fn call<T: DeserializeOwned>(&self, statement: &'static str, arg: &impl Serialize) -> Result<T, StoreError> {
-        let arg = serde_json::to_string(arg).map_err(|_| StoreError::Shape(statement))?;
-        let answer = self.database.query(statement, &[&arg]).await?;
+        let answer = self.call_text(statement, arg).await?;
         parse(statement, &answer)
     }
+
+    pub(crate) async fn call_text(&self, statement: &'static str, arg: &impl Serialize) -> Result<String, StoreError> {
+        let arg = serde_json::to_string(arg).map_err(|_| StoreError::Shape(statement))?;
+        self.database.query(statement, &[&arg]).await
+    }
+}
+
+/// The argument of a function that takes none. (Arguments are structs: a `serde_json::Value` is a tree that is built to be written once, and the code for
+/// it weighs some 10 KB in every function.)
+#[derive(Serialize)]
+pub(crate) struct Nothing {}
+
+/// Which page of a list.
+#[derive(Serialize)]
+pub(crate) struct PageArg<'a> {
+    pub(crate) after: Option<&'a str>,
+    pub(crate) limit: u32,
+}
+
+/// What tells whether there is more to read in an answer.
+#[derive(serde::Deserialize)]
+pub(crate) struct Outcome {
+    pub(crate) outcome: String,
 }
 
 /// A tenant's list as the database gives it: a workspace that does not exist has none.

@@ -1,9 +1,8 @@
 //! Members of a workspace and their roles.
 
-use crate::{Database, Listed, Page, StoreError, Tenant, tenant_statement};
+use crate::{Database, Listed, Page, PageArg, StoreError, Tenant, tenant_statement};
 use astra_kernel::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
 /// A member.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -59,8 +58,15 @@ impl<D: Database> Tenant<'_, D> {
     /// [`StoreError`].
     pub async fn put_member(&self, user_id: &str, role: &str, by_owner: bool, now: Timestamp) -> Result<MemberOutcome, StoreError> {
         const STATEMENT: &str = tenant_statement!("member_put");
-        let arg = json!({ "userId": user_id, "role": role, "byOwner": by_owner, "now": now });
-        self.call::<Answer>(STATEMENT, &arg).await?.read(STATEMENT)
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Put<'a> {
+            user_id: &'a str,
+            role: &'a str,
+            by_owner: bool,
+            now: Timestamp,
+        }
+        self.call::<Answer>(STATEMENT, &Put { user_id, role, by_owner, now }).await?.read(STATEMENT)
     }
 
     /// The members, by user id; `None` when the workspace does not exist.
@@ -68,8 +74,7 @@ impl<D: Database> Tenant<'_, D> {
     /// # Errors
     /// [`StoreError`].
     pub async fn list_members(&self, after: Option<&str>, limit: u32) -> Result<Option<Page<Member>>, StoreError> {
-        let arg = json!({ "after": after, "limit": limit });
-        self.call(tenant_statement!("members_list"), &arg).await.map(Listed::found)
+        self.call(tenant_statement!("members_list"), &PageArg { after, limit }).await.map(Listed::found)
     }
 
     /// Removes a member. `by_owner` as in [`Tenant::put_member`].
@@ -78,6 +83,12 @@ impl<D: Database> Tenant<'_, D> {
     /// [`StoreError`].
     pub async fn delete_member(&self, user_id: &str, by_owner: bool) -> Result<MemberOutcome, StoreError> {
         const STATEMENT: &str = tenant_statement!("member_delete");
-        self.call::<Answer>(STATEMENT, &json!({ "userId": user_id, "byOwner": by_owner })).await?.read(STATEMENT)
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Delete<'a> {
+            user_id: &'a str,
+            by_owner: bool,
+        }
+        self.call::<Answer>(STATEMENT, &Delete { user_id, by_owner }).await?.read(STATEMENT)
     }
 }

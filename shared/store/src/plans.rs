@@ -1,9 +1,9 @@
 //! Plans and their agent templates: one definition for all workspaces of a plan.
 
-use crate::{Database, Operator, StoreError, operator_statement};
+use crate::{Database, Operator, Outcome, StoreError, operator_statement, parse};
 use astra_kernel::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::value::RawValue;
 
 /// A plan's template as stored.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -14,7 +14,7 @@ pub struct PlanTemplate {
     /// Counts up with each change.
     pub version: i32,
     /// The parsed template: `{"agents": [..]}`.
-    pub template: Value,
+    pub template: Box<RawValue>,
     /// The YAML as it was uploaded.
     pub source_yaml: String,
 }
@@ -24,13 +24,20 @@ impl<D: Database> Operator<'_, D> {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn put_plan(&self, plan: &str, template: &Value, source_yaml: &str, now: Timestamp) -> Result<i32, StoreError> {
+    pub async fn put_plan(&self, plan: &str, template: &impl Serialize, source_yaml: &str, now: Timestamp) -> Result<i32, StoreError> {
         #[derive(Deserialize)]
         struct Answer {
             version: i32,
         }
-        let arg = json!({ "plan": plan, "template": template, "sourceYaml": source_yaml, "now": now });
-        self.call(operator_statement!("op_plan_put"), &arg).await.map(|Answer { version }| version)
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Arg<'a, T> {
+            plan: &'a str,
+            template: &'a T,
+            source_yaml: &'a str,
+            now: Timestamp,
+        }
+        self.call(operator_statement!("op_plan_put"), &Arg { plan, template, source_yaml, now }).await.map(|Answer { version }| version)
     }
 
     /// A plan's template, if it has one.
@@ -38,11 +45,13 @@ impl<D: Database> Operator<'_, D> {
     /// # Errors
     /// [`StoreError`].
     pub async fn get_plan(&self, plan: &str) -> Result<Option<PlanTemplate>, StoreError> {
-        let answer: Value = self.call(operator_statement!("op_plan_get"), &json!({ "plan": plan })).await?;
-        if answer["outcome"] == "ok" {
-            serde_json::from_value(answer).map(Some).map_err(|_| StoreError::Shape("op_plan_get"))
-        } else {
-            Ok(None)
+        const STATEMENT: &str = operator_statement!("op_plan_get");
+        #[derive(Serialize)]
+        struct Arg<'a> {
+            plan: &'a str,
         }
+        let answer = self.call_text(STATEMENT, &Arg { plan }).await?;
+        let Outcome { outcome } = parse(STATEMENT, &answer)?;
+        if outcome == "ok" { parse(STATEMENT, &answer).map(Some) } else { Ok(None) }
     }
 }

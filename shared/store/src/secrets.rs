@@ -1,9 +1,8 @@
 //! Secrets of a workspace, encrypted before they come here. What is listed are names and times.
 
-use crate::{Database, Listed, Page, StoreError, Tenant, tenant_statement};
+use crate::{Database, Listed, Page, PageArg, StoreError, Tenant, tenant_statement};
 use astra_kernel::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
 /// A secret as it may be shown.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
@@ -33,6 +32,11 @@ pub struct SealedSecret {
     pub ciphertext: String,
 }
 
+#[derive(Serialize)]
+struct Named<'a> {
+    name: &'a str,
+}
+
 #[derive(Deserialize)]
 struct Answer {
     outcome: String,
@@ -60,7 +64,7 @@ impl<D: Database> Tenant<'_, D> {
     /// # Errors
     /// [`StoreError`].
     pub async fn get_secret_info(&self, name: &str) -> Result<Option<SecretInfo>, StoreError> {
-        let answer: Answer = self.call(tenant_statement!("secret_get"), &json!({ "name": name })).await?;
+        let answer: Answer = self.call(tenant_statement!("secret_get"), &Named { name }).await?;
         Ok(answer.secret)
     }
 
@@ -69,8 +73,7 @@ impl<D: Database> Tenant<'_, D> {
     /// # Errors
     /// [`StoreError`].
     pub async fn list_secrets(&self, after: Option<&str>, limit: u32) -> Result<Option<Page<SecretInfo>>, StoreError> {
-        let arg = json!({ "after": after, "limit": limit });
-        self.call(tenant_statement!("secrets_list"), &arg).await.map(Listed::found)
+        self.call(tenant_statement!("secrets_list"), &PageArg { after, limit }).await.map(Listed::found)
     }
 
     /// Removes a secret. False when it was not set.
@@ -78,7 +81,7 @@ impl<D: Database> Tenant<'_, D> {
     /// # Errors
     /// [`StoreError`].
     pub async fn delete_secret(&self, name: &str) -> Result<bool, StoreError> {
-        let answer: Answer = self.call(tenant_statement!("secret_delete"), &json!({ "name": name })).await?;
+        let answer: Answer = self.call(tenant_statement!("secret_delete"), &Named { name }).await?;
         Ok(answer.outcome == "ok")
     }
 }

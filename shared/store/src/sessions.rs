@@ -3,7 +3,6 @@
 use crate::{Database, Listed, Page, StoreError, Tenant, tenant_statement};
 use astra_kernel::{AgentId, SessionId, Timestamp, TurnId};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
 /// A conversation.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
@@ -43,6 +42,13 @@ pub struct StoredMessage {
     pub created_at: Timestamp,
 }
 
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct One<'a> {
+    session_id: SessionId,
+    user_id: Option<&'a str>,
+}
+
 #[derive(Deserialize)]
 struct Found {
     outcome: String,
@@ -55,7 +61,14 @@ impl<D: Database> Tenant<'_, D> {
     /// # Errors
     /// [`StoreError`].
     pub async fn list_sessions(&self, user_id: Option<&str>, after: Option<&str>, limit: u32) -> Result<Page<Session>, StoreError> {
-        self.call(tenant_statement!("sessions_list"), &json!({ "userId": user_id, "after": after, "limit": limit })).await
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct List<'a> {
+            user_id: Option<&'a str>,
+            after: Option<&'a str>,
+            limit: u32,
+        }
+        self.call(tenant_statement!("sessions_list"), &List { user_id, after, limit }).await
     }
 
     /// A session, if it exists: that user's only, or anybody's.
@@ -63,7 +76,7 @@ impl<D: Database> Tenant<'_, D> {
     /// # Errors
     /// [`StoreError`].
     pub async fn get_session(&self, id: SessionId, user_id: Option<&str>) -> Result<Option<Session>, StoreError> {
-        let found: Found = self.call(tenant_statement!("session_get"), &json!({ "sessionId": id, "userId": user_id })).await?;
+        let found: Found = self.call(tenant_statement!("session_get"), &One { session_id: id, user_id }).await?;
         Ok(found.session)
     }
 
@@ -78,7 +91,15 @@ impl<D: Database> Tenant<'_, D> {
         after: Option<i64>,
         limit: u32,
     ) -> Result<Option<Page<StoredMessage>>, StoreError> {
-        let arg = json!({ "sessionId": id, "userId": user_id, "after": after, "limit": limit });
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct List<'a> {
+            session_id: SessionId,
+            user_id: Option<&'a str>,
+            after: Option<i64>,
+            limit: u32,
+        }
+        let arg = List { session_id: id, user_id, after, limit };
         self.call(tenant_statement!("messages_list"), &arg).await.map(Listed::found)
     }
 
@@ -87,7 +108,7 @@ impl<D: Database> Tenant<'_, D> {
     /// # Errors
     /// [`StoreError`].
     pub async fn delete_session(&self, id: SessionId, user_id: Option<&str>) -> Result<bool, StoreError> {
-        let found: Found = self.call(tenant_statement!("session_delete"), &json!({ "sessionId": id, "userId": user_id })).await?;
+        let found: Found = self.call(tenant_statement!("session_delete"), &One { session_id: id, user_id }).await?;
         Ok(found.outcome == "ok")
     }
 }

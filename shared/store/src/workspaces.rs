@@ -1,9 +1,8 @@
 //! Workspaces: the tenants themselves.
 
-use crate::{Database, Operator, Page, StoreError, Tenant, operator_statement, tenant_statement};
-use astra_kernel::{Limits, Timestamp, WorkspaceId};
+use crate::{Database, Nothing, Operator, Outcome, Page, PageArg, StoreError, Tenant, operator_statement, tenant_statement};
+use astra_kernel::{Limits, NanoUsd, Timestamp, WorkspaceId};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
 /// A workspace as stored.
 #[derive(Debug, Clone, Deserialize)]
@@ -69,13 +68,31 @@ pub struct WorkspacePatch {
     pub plan: Option<String>,
     /// Limits to merge: a null removes one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub limits: Option<serde_json::Map<String, serde_json::Value>>,
+    pub limits: Option<LimitsPatch>,
+}
+
+/// What to change about a workspace's limits ([`Limits`]): what is absent stays, null is removed.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LimitsPatch {
+    /// How many agents.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_agents: Option<Option<i64>>,
+    /// Tokens in a month.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_tokens_per_month: Option<Option<i64>>,
+    /// Cost in a month.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_cost_nano_usd_per_month: Option<Option<NanoUsd>>,
+    /// Turns begun within a minute.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_turns_per_minute: Option<Option<i64>>,
 }
 
 #[derive(Deserialize)]
-struct Found<T> {
+struct Found {
     outcome: String,
-    workspace: Option<T>,
+    workspace: Option<Workspace>,
 }
 
 impl<D: Database> Tenant<'_, D> {
@@ -85,7 +102,7 @@ impl<D: Database> Tenant<'_, D> {
     /// [`StoreError`].
     pub async fn create_workspace(&self, new: &NewWorkspace<'_>) -> Result<Created, StoreError> {
         const STATEMENT: &str = tenant_statement!("workspace_create");
-        let found: Found<Workspace> = self.call(STATEMENT, new).await?;
+        let found: Found = self.call(STATEMENT, new).await?;
         match (found.outcome.as_str(), found.workspace) {
             ("created", Some(workspace)) => Ok(Created::New(workspace)),
             ("same", Some(workspace)) => Ok(Created::Same(workspace)),
@@ -99,7 +116,7 @@ impl<D: Database> Tenant<'_, D> {
     /// # Errors
     /// [`StoreError`].
     pub async fn get_workspace(&self) -> Result<Option<Workspace>, StoreError> {
-        let found: Found<Workspace> = self.call(tenant_statement!("workspace_get"), &json!({})).await?;
+        let found: Found = self.call(tenant_statement!("workspace_get"), &Nothing {}).await?;
         Ok(found.workspace)
     }
 
@@ -114,7 +131,7 @@ impl<D: Database> Tenant<'_, D> {
             patch: &'a WorkspacePatch,
             now: Timestamp,
         }
-        let found: Found<Workspace> = self.call(tenant_statement!("workspace_patch"), &Arg { patch, now }).await?;
+        let found: Found = self.call(tenant_statement!("workspace_patch"), &Arg { patch, now }).await?;
         Ok(found.workspace)
     }
 
@@ -123,8 +140,8 @@ impl<D: Database> Tenant<'_, D> {
     /// # Errors
     /// [`StoreError`].
     pub async fn delete_workspace(&self) -> Result<bool, StoreError> {
-        let found: Found<serde_json::Value> = self.call(tenant_statement!("workspace_delete"), &json!({})).await?;
-        Ok(found.outcome != "not_found")
+        let Outcome { outcome } = self.call(tenant_statement!("workspace_delete"), &Nothing {}).await?;
+        Ok(outcome != "not_found")
     }
 }
 
@@ -134,6 +151,6 @@ impl<D: Database> Operator<'_, D> {
     /// # Errors
     /// [`StoreError`].
     pub async fn list_workspaces(&self, after: Option<&str>, limit: u32) -> Result<Page<Workspace>, StoreError> {
-        self.call(operator_statement!("op_workspaces_list"), &json!({ "after": after, "limit": limit })).await
+        self.call(operator_statement!("op_workspaces_list"), &PageArg { after, limit }).await
     }
 }
