@@ -23,7 +23,8 @@ const CONNECTIONS: usize = 4;
 /// After this long a statement counts as lost and its connection as broken. The roles' own `statement_timeout` is as long.
 const STATEMENT_SECONDS: u64 = 15;
 
-/// How long after a turn has ended its row is deleted, in milliseconds: later than its answer, together with others.
+/// How long after a turn has ended its row is deleted, in milliseconds: later than its answer, together with others. An object that dies in between
+/// holds what the turn held until its lease is over.
 const SWEEP_MILLIS: u64 = 20;
 
 /// One workspace's object.

@@ -24,7 +24,7 @@ use worker::Headers;
 const GATHER_MILLIS: u64 = 40;
 
 /// The most that is gathered at once, in bytes.
-const GATHER_BYTES: u32 = 64 * 1024;
+const GATHER_BYTES: u32 = 16 * 1024;
 
 #[wasm_bindgen]
 extern "C" {
