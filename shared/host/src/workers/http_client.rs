@@ -152,7 +152,7 @@ impl Open {
             };
             self.reading = None;
             let Ok(read) = read.map(Read::unchecked_from_js) else { return Some(Err(HttpError::Broken)) };
-            let Some(bytes) = read.value().filter(|_| !read.done()) else { return None };
+            let bytes = read.value().filter(|_| !read.done())?;
             let length = i64::from(bytes.length());
             let twice = match self.way {
                 Way::First | Way::Pieces => {
