@@ -71,3 +71,61 @@ async fn a_failure_within_the_stream_is_an_event_with_a_problem() {
     api::assert_problem(&last.data, 502, "upstream_error");
     assert_eq!(sse::text(&events), "half of ");
 }
+
+/// A model's answer in bursts, with a pause before each: each burst's pieces are written one by one without waiting.
+fn bursts(bursts: &[(u64, usize)]) -> (Vec<scripted::Act>, String) {
+    let (mut acts, mut text) = (vec![scripted::OK], String::new());
+    for (pause, pieces) in bursts {
+        acts.push(scripted::Act::Pause(std::time::Duration::from_millis(*pause)));
+        for _ in 0..*pieces {
+            let piece = format!("{:05} ", text.len());
+            acts.push(scripted::delta(&piece));
+            text.push_str(&piece);
+        }
+    }
+    acts.extend([scripted::finish("stop"), scripted::usage(10, 20)]);
+    acts.extend(scripted::done());
+    (acts, text)
+}
+
+#[tokio::test]
+async fn however_a_model_cuts_its_answer_the_text_is_whole() {
+    // Pauses shorter and longer than the host gathers for; bursts smaller and larger than it gathers at once.
+    let answers = [
+        bursts(&[(0, 1)]),
+        bursts(&[(0, 20)]),
+        bursts(&[(0, 500)]),
+        bursts(&[(0, 1), (10, 300), (10, 1)]),
+        bursts(&[(0, 1), (200, 300)]),
+        bursts(&[(0, 200), (200, 3), (5, 200), (200, 1)]),
+        bursts(&[(100, 2), (60, 2), (60, 2), (60, 2)]),
+    ];
+    let model = Scripted::start(answers.iter().map(|(acts, _)| acts.clone()).collect()).await;
+    let ws = Workspace::openai(&model.openai()).await;
+    for (number, (_, text)) in answers.iter().enumerate() {
+        let events = ws.stream("go on").await.rest().await;
+        assert_eq!(sse::text(&events), *text, "answer {number}");
+        assert_eq!(events.last().unwrap().name, "turn.completed", "answer {number}");
+    }
+    let model = Scripted::start(answers.iter().map(|(acts, _)| acts.clone()).collect()).await;
+    let ws = Workspace::openai(&model.openai()).await;
+    for (number, (_, text)) in answers.iter().enumerate() {
+        assert_eq!(ws.turn("go on").await.ok(200)["content"], text.as_str(), "answer {number} as JSON");
+    }
+}
+
+#[tokio::test]
+async fn a_burst_that_breaks_off_is_delivered_as_far_as_it_came() {
+    for pause in [0, 200] {
+        let (mut acts, text) = bursts(&[(0, 1), (pause, 400)]);
+        // Past the last delta the connection ends without the chunked body's end.
+        acts.truncate(acts.len() - 4);
+        let model = Scripted::start(vec![acts]).await;
+        let ws = Workspace::openai(&model.openai()).await;
+        let events = ws.stream("go on").await.rest().await;
+        assert_eq!(events.last().unwrap().name, "turn.failed");
+        let told = sse::text(&events);
+        assert!(text.starts_with(&told) && !told.is_empty(), "{} of {} bytes", told.len(), text.len());
+        assert_eq!(told, text, "all that came was told");
+    }
+}
