@@ -16,9 +16,6 @@ extern "C" {
     fn fetch(this: &Service, request: &web_sys::Request) -> Result<js_sys::Promise, JsValue>;
 }
 
-/// The document that `scripts/openapi` writes and a test keeps true.
-static OPENAPI: &str = include_str!("../openapi.json");
-
 #[worker::event(fetch)]
 async fn fetch(request: web_sys::Request, env: Env, _context: worker::Context) -> worker::Result<web_sys::Response> {
     let headers = Headers(request.headers());
@@ -37,7 +34,7 @@ async fn answer(request: &web_sys::Request, headers: &Headers, method: &str, env
     let path = url.pathname();
     let refuse = |problem: &Problem| problem_response(problem, &path, headers);
     match (method, path.as_str()) {
-        ("GET" | "HEAD", "/openapi.json") => return json_response(200, OPENAPI.to_owned(), headers),
+        ("GET" | "HEAD", "/openapi.json") => return json_response(200, crate::OPENAPI.to_owned(), headers),
         ("GET" | "HEAD", "/healthz") => return health(env, headers).await,
         (_, "/openapi.json" | "/healthz") => return refuse(&Problem::new(Code::MethodNotAllowed, "This route has GET only.")),
         _ => {}
@@ -95,9 +92,9 @@ fn preflight(origin: &str, allowed: bool) -> worker::Result<web_sys::Response> {
     headers.set("vary", "origin")?;
     if allowed {
         headers.set("access-control-allow-origin", origin)?;
-        headers.set("access-control-allow-methods", "GET, POST, PUT, PATCH, DELETE")?;
-        headers.set("access-control-allow-headers", "authorization, content-type, idempotency-key, x-request-id, accept")?;
-        headers.set("access-control-max-age", "600")?;
+        for (name, value) in rules::PREFLIGHT {
+            headers.set(name, value)?;
+        }
     }
     Ok(ResponseBuilder::new().with_status(204).with_headers(headers).empty().into())
 }
@@ -106,7 +103,7 @@ fn with_cors(response: &web_sys::Response, origin: &str) -> worker::Result<web_s
     // A fetched answer's headers cannot be changed; a new answer takes its body over as it is.
     let headers = Headers(web_sys::Headers::new_with_headers(&response.headers())?);
     headers.set("access-control-allow-origin", origin)?;
-    headers.set("access-control-expose-headers", "x-request-id, retry-after, location")?;
+    headers.set("access-control-expose-headers", rules::EXPOSED_HEADERS)?;
     headers.append("vary", "origin")?;
     let init = web_sys::ResponseInit::new();
     init.set_status(response.status());

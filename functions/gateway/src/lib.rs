@@ -6,5 +6,8 @@
 
 pub mod rules;
 
+/// The API's description, which `tools/openapi` writes and a test keeps true.
+pub static OPENAPI: &str = include_str!("../openapi.json");
+
 #[cfg(target_arch = "wasm32")]
 mod entry;

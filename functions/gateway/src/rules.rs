@@ -1,7 +1,7 @@
 //! Which function serves a path, who may call from a browser, how large a body may be. Pure, so that a host with another kind of gateway agrees.
 
 /// A function behind the gateway.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Function {
     /// Workspaces, members, tokens, secrets, plans, agents.
     Provision,
@@ -46,6 +46,16 @@ pub fn function_for(path: &str) -> Option<Function> {
         _ => None,
     }
 }
+
+/// What a preflight of an allowed origin is told beside the origin. (With or without it: `vary: origin`.)
+pub const PREFLIGHT: [(&str, &str); 3] = [
+    ("access-control-allow-methods", "GET, POST, PUT, PATCH, DELETE"),
+    ("access-control-allow-headers", "authorization, content-type, idempotency-key, x-request-id, accept"),
+    ("access-control-max-age", "600"),
+];
+
+/// What of an answer's headers a browser's code may read: `access-control-expose-headers`.
+pub const EXPOSED_HEADERS: &str = "x-request-id, retry-after, location";
 
 /// The largest request body in bytes.
 pub const BODY_LIMIT: u64 = 1 << 20;
