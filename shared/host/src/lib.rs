@@ -1,14 +1,18 @@
 //! What differs by host, in one trait, and the web glue that every function shares.
 //!
-//! Domain code is generic over [`Host`] and knows no host's name. The adapters are modules of this crate (`workers`); Lambda and the
-//! plain server get theirs beside it. What is not `Send` on wasm is wrapped at the leaf, inside the adapter.
+//! Domain code is generic over [`Host`] and knows no host's name. The adapters are modules of this crate: `workers`, and `native` for a plain process.
+//! What is not `Send` on wasm is wrapped at the leaf, inside the adapter.
 
 use astra_kernel::{ConfigError, SecretsKey, Settings, Timestamp, TokenKeys, WorkspaceId, ids};
 use astra_quota::words::{Answer, Ask};
 use std::future::Future;
 use std::sync::OnceLock;
 
+#[cfg(all(feature = "native", not(target_arch = "wasm32")))]
+pub mod native;
 pub mod paging;
+#[cfg(any(all(feature = "native", not(target_arch = "wasm32")), all(feature = "workers", feature = "database", target_arch = "wasm32")))]
+mod postgres;
 pub mod routes;
 #[cfg(feature = "http-client")]
 pub mod stream;

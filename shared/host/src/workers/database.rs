@@ -4,14 +4,13 @@
 //! The task that drives it is handed to the runtime's `waitUntil`, because a task of a request that has ended is never polled
 //! again and its memory never freed.
 
-use crate::Shared;
+use crate::{Shared, postgres};
 use astra_store::StoreError;
 use send_wrapper::SendWrapper;
 use std::future::Future;
 use std::str::FromStr as _;
 use std::sync::{Arc, OnceLock};
 use tokio_postgres::config::{Host, SslMode};
-use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Config};
 use worker::postgres_tls::PassthroughTls;
 use worker::{SecureTransport, Socket};
@@ -61,7 +60,7 @@ pub async fn connect(shared: &Shared, drive: impl FnOnce(std::pin::Pin<Box<dyn F
         // No server of ours answers an SSL request on a socket that cannot be upgraded.
         config.ssl_mode(SslMode::Disable);
     }
-    let (client, connection) = config.connect_raw(socket, PassthroughTls).await.map_err(|e| unreachable(&cause(&e)))?;
+    let (client, connection) = config.connect_raw(socket, PassthroughTls).await.map_err(|e| unreachable(&postgres::cause(&e)))?;
     drive(Box::pin(async move {
         // A broken connection is reported by the query that was waiting on it.
         let _ = connection.await;
@@ -69,14 +68,12 @@ pub async fn connect(shared: &Shared, drive: impl FnOnce(std::pin::Pin<Box<dyn F
     Ok(client)
 }
 
-fn unreachable(cause: &str) -> StoreError {
-    worker::console_error!("{}", serde_json::json!({ "event": "database", "error": cause }));
-    StoreError::Unreachable
+fn log(line: &str) {
+    worker::console_error!("{line}");
 }
 
-/// Code and message of a server's error, never its detail: that holds row values.
-fn cause(error: &tokio_postgres::Error) -> String {
-    error.as_db_error().map_or_else(|| error.to_string(), |db| format!("{}: {}", db.code().code(), db.message()))
+fn unreachable(cause: &str) -> StoreError {
+    postgres::unreachable(cause, log)
 }
 
 /// Runs one statement with text parameters: one round trip, no prepared statement.
@@ -84,16 +81,7 @@ fn cause(error: &tokio_postgres::Error) -> String {
 /// # Errors
 /// [`StoreError`].
 pub async fn run(client: &Client, statement: &'static str, params: &[&str]) -> Result<String, StoreError> {
-    let typed: Vec<(&(dyn ToSql + Sync), Type)> = params.iter().map(|p| (p as &(dyn ToSql + Sync), Type::TEXT)).collect();
-    let rows = client.query_typed(statement, &typed).await.map_err(|error| match error.code() {
-        Some(state) => {
-            worker::console_error!("{}", serde_json::json!({ "event": "database", "statement": statement, "error": cause(&error) }));
-            StoreError::Fault(state.code().to_owned())
-        }
-        None => unreachable(&error.to_string()),
-    })?;
-    let row = rows.first().ok_or(StoreError::Shape(statement))?;
-    row.try_get::<_, String>(0).map_err(|_| StoreError::Shape(statement))
+    postgres::run(client, statement, params, log).await
 }
 
 /// A request's one connection, opened when it is first needed.

@@ -1,0 +1,50 @@
+//! The adapter for a plain process, against servers made for it on loopback. No test waits for time to pass: clocks are paused or events awaited.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod database;
+mod models;
+mod postgres;
+mod stream;
+
+use astra_host::native::{Counter, NativeHost, Pool, Process, tls};
+use astra_host::{CounterUnreachable, Shared};
+use astra_kernel::{Settings, WorkspaceId};
+use astra_quota::words::{Answer, Ask};
+use std::net::SocketAddr;
+use tokio::net::TcpSocket;
+use tokio_util::task::TaskTracker;
+
+/// No variable is set.
+struct Nothing;
+
+impl Settings for Nothing {
+    fn get(&self, _: &str) -> Option<String> {
+        None
+    }
+}
+
+struct NoCounter;
+
+impl Counter for NoCounter {
+    async fn ask(&self, _: &WorkspaceId, _: &Ask) -> Result<Answer, CounterUnreachable> {
+        Err(CounterUnreachable)
+    }
+}
+
+fn pool(address: SocketAddr) -> Pool {
+    let url = format!("postgres://app:p@{address}/astra?sslmode=disable");
+    Pool::open("DATABASE_URL", &url, 2, tls::client(None).unwrap()).unwrap()
+}
+
+fn host() -> NativeHost<impl Counter> {
+    let process = Process::new(Shared::new(Box::new(Nothing)), NoCounter, TaskTracker::new()).unwrap();
+    NativeHost::new(process, pool(([127, 0, 0, 1], 1).into()))
+}
+
+/// An address where nobody listens, for as long as the socket is kept.
+fn refusing() -> (TcpSocket, SocketAddr) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let address = socket.local_addr().unwrap();
+    (socket, address)
+}
