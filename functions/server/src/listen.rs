@@ -1,0 +1,96 @@
+//! The sockets: one task per connection, and an end that loses nothing that can be finished in time.
+//!
+//! hyper itself and not `axum::serve`, which has no limit on how long a client may take to send a request's head. HTTP/1.1: TLS and HTTP/2 are the business
+//! of what stands in front.
+//!
+//! The end, once it is asked for: nothing more is accepted, connections at rest are closed, others after their answer. Requests, streams and background work
+//! are waited for until the grace is over. A turn that is cut off then is one that died: its hold expires and is charged what was last reported.
+
+use crate::app::App;
+use astra_host::native;
+use astra_host::stream::TurnHost;
+use axum::body::Body;
+use futures_util::future::{Either, select};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
+
+/// How long a client may take to send a request's head, and how long a connection may rest between two requests: longer than load balancers usually
+/// keep one (60 s), so that it is they who close it.
+const HEAD: Duration = Duration::from_secs(75);
+
+/// How long after the last task connections may take to bring their last bytes out.
+const FLUSH: Duration = Duration::from_secs(5);
+
+/// How long nothing is accepted after that failed: mostly for want of file descriptors.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// How the server ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// All work was finished.
+    Whole,
+    /// The grace was over and so many tasks were still at work.
+    CutOff(usize),
+}
+
+/// Serves until `stop` is ready, then finishes what is under way, for as long as `grace` at most. `tasks` are those of the hosts, too.
+pub async fn serve<H: TurnHost>(
+    listener: TcpListener,
+    app: Arc<App<H>>,
+    tasks: TaskTracker,
+    stop: impl Future<Output = ()>,
+    grace: Duration,
+) -> Ended {
+    let connections = GracefulShutdown::new();
+    let mut stop = pin!(stop);
+    loop {
+        match select(stop.as_mut(), pin!(listener.accept())).await {
+            Either::Left(((), _)) => break,
+            Either::Right((Ok((stream, _)), _)) => connect(stream, &app, &tasks, &connections),
+            Either::Right((Err(error), _)) => {
+                native::log(&serde_json::json!({ "event": "accept", "error": error.to_string() }).to_string());
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    tasks.close();
+    let finish = async {
+        let connections = pin!(connections.shutdown());
+        match select(pin!(tasks.wait()), connections).await {
+            // A connection that never sent a request would be waited for.
+            Either::Left(((), connections)) => drop(timeout(FLUSH, connections).await),
+            Either::Right(((), tasks)) => tasks.await,
+        }
+    };
+    match timeout(grace, finish).await {
+        Ok(()) => Ended::Whole,
+        Err(_) => Ended::CutOff(tasks.len()),
+    }
+}
+
+fn connect<H: TurnHost>(stream: TcpStream, app: &Arc<App<H>>, tasks: &TaskTracker, connections: &GracefulShutdown) {
+    // An event is worth a packet of its own. A socket that is already dead fails below.
+    let _ = stream.set_nodelay(true);
+    let (app, tasks) = (Arc::clone(app), tasks.clone());
+    let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
+        let (app, tasks) = (Arc::clone(&app), tasks.clone());
+        async move { Ok::<_, Infallible>(app.answer_apart(&tasks, request.map(Body::new)).await) }
+    });
+    let connection =
+        http1::Builder::new().timer(TokioTimer::new()).header_read_timeout(HEAD).serve_connection(TokioIo::new(stream), service);
+    let connection = connections.watch(connection);
+    tokio::spawn(async move {
+        // A client that hangs up ends its own connection and nothing else.
+        let _ = connection.await;
+    });
+}

@@ -1,0 +1,130 @@
+//! `astra-edge serve`: the functions as one process.
+
+use astra_edge::app::App;
+use astra_edge::listen::{self, Ended};
+use astra_edge::settings::ServerSettings;
+use astra_host::CounterUnreachable;
+use astra_host::native::{self, Counter, NativeHost, Process, SetupError};
+use astra_kernel::WorkspaceId;
+use astra_quota::words::{Answer, Ask};
+use clap::{Args, Parser, Subcommand};
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio_util::task::TaskTracker;
+
+#[derive(Parser)]
+#[command(name = "astra-edge", about = "Isolated AI agents with hard budgets for each customer", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serves the API until SIGTERM or SIGINT. It is configured by the environment; what is missing is named.
+    Serve(Serve),
+}
+
+#[derive(Args)]
+struct Serve {
+    /// The address to listen on.
+    #[arg(long, default_value = "127.0.0.1:8787")]
+    listen: SocketAddr,
+    /// How many seconds turns and other work may take to finish after SIGTERM; a second signal ends them at once. Whoever ends the process must wait a
+    /// little longer before they kill it.
+    #[arg(long, default_value_t = 25)]
+    grace_seconds: u64,
+}
+
+/// Why the server did not start, or did not end well.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    #[error("cannot listen on {0}: {1}")]
+    Listen(SocketAddr, std::io::Error),
+    #[error("signals cannot be received: {0}")]
+    Signals(std::io::Error),
+    #[error("{0} tasks were cut off: turns among them are charged what was last reported")]
+    CutOff(usize),
+}
+
+/// No counter: it answers nothing, so no turn begins.
+struct NoCounter;
+
+impl Counter for NoCounter {
+    async fn ask(&self, _: &WorkspaceId, _: &Ask) -> Result<Answer, CounterUnreachable> {
+        Err(CounterUnreachable)
+    }
+}
+
+/// SIGTERM and SIGINT.
+struct Signals(Signal, Signal);
+
+impl Signals {
+    fn listen() -> Result<Self, Failure> {
+        let of = |kind| signal(kind).map_err(Failure::Signals);
+        Ok(Self(of(SignalKind::terminate())?, of(SignalKind::interrupt())?))
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.0.recv() => {}
+            _ = self.1.recv() => {}
+        }
+    }
+}
+
+async fn serve(arguments: Serve) -> Result<(), Failure> {
+    let shared = native::environment();
+    let settings = ServerSettings::read(&shared)?;
+    let tasks = TaskTracker::new();
+    let process = Process::new(shared, NoCounter, tasks.clone())?;
+    let app = App::new(settings.allowed_origins.clone(), |function| NativeHost::new(Arc::clone(&process), settings.pool(function)));
+    let mut signals = Signals::listen()?;
+    let listening = |error| Failure::Listen(arguments.listen, error);
+    let listener = TcpListener::bind(arguments.listen).await.map_err(listening)?;
+    let address = listener.local_addr().map_err(listening)?;
+    native::log(&serde_json::json!({ "event": "listening", "address": address.to_string() }).to_string());
+
+    let (stop, stopped) = oneshot::channel::<()>();
+    let grace = Duration::from_secs(arguments.grace_seconds);
+    let stopping = async {
+        let _ = stopped.await;
+    };
+    let mut serving = pin!(listen::serve(listener, Arc::new(app), tasks.clone(), stopping, grace));
+    let mut stop = Some(stop);
+    let ended = loop {
+        tokio::select! {
+            ended = &mut serving => break ended,
+            () = signals.next() => {
+                if stop.take().is_none() {
+                    break Ended::CutOff(tasks.len());
+                }
+                native::log(r#"{"event":"stopping"}"#);
+            }
+        }
+    };
+    match ended {
+        Ended::Whole => Ok(()),
+        Ended::CutOff(tasks) => Err(Failure::CutOff(tasks)),
+    }
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let Command::Serve(arguments) = Arguments::parse().command;
+    match serve(arguments).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("astra-edge: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
