@@ -49,7 +49,11 @@ async fn a_redirect_is_an_answer_and_the_key_stays_here() {
         sent
     };
     let host = host();
-    let (answer, sent) = tokio::join!(host.send(post(address)), server);
+    let both = async { tokio::join!(host.send(post(address)), server) };
+    let (answer, sent) = tokio::select! {
+        both = both => both,
+        _ = elsewhere.accept() => panic!("the redirect was followed"),
+    };
     let answer = answer.unwrap();
     assert_eq!((answer.status().as_u16(), answer.headers()["location"].to_str().unwrap()), (307, format!("http://{other}/").as_str()));
     assert!(sent.starts_with("POST /v1/chat/completions HTTP/1.1\r\n") && sent.contains("authorization: Bearer key\r\n"), "{sent}");
