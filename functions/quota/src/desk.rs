@@ -5,11 +5,11 @@
 //! 3. A turn is settled in memory first and then saved: if the database does not take it, its row keeps it, and it was counted either way.
 //! 4. A row is deleted after the database has the record, never before; if that is lost, the alarm saves it again, which changes nothing.
 
-use crate::context::{Context, Outcome};
 use crate::gate::Gate;
 use astra_kernel::{AgentId, Limits, NanoUsd, Timestamp, TurnId, WorkspaceId};
-use astra_quota::words::{Begin, Begun, Draft, Extend, Finished, Record, TurnStatus};
-use astra_quota::{AdmitError, Answer, Ask, Charge, Counter, Hold, Known, QuotaView, Request, SaveOutcome, Spent};
+use astra_quota::context::{Context, Outcome};
+use astra_quota::words::{Begin, Begun, Draft, Extend, Finished, Record};
+use astra_quota::{AdmitError, Answer, Ask, Counter, Hold, Known, QuotaView, SaveOutcome, Spent};
 use astra_store::{Database, StoreError, Tenant};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -177,21 +177,7 @@ impl<D: Database, R: Rows> Desk<D, R> {
         if let Some(known) = self.known(begin, now, Asked::AfterDatabase) {
             return Ok(Some(known));
         }
-        let request = Request {
-            turn: begin.turn_id,
-            agent: begin.agent_id.clone(),
-            subject: begin.subject.clone(),
-            key: begin.idempotency_key.clone().map(|key| (key, begin.request_hash.clone())),
-            limits: &context.workspace.limits,
-            agent_count: context.agent_count,
-            agent_max_cost: context.agent.max_cost_nano_usd_per_month,
-            max_tokens_per_turn: context.agent.max_tokens_per_turn,
-            size: context.size(&begin.subject, &begin.message),
-            wanted_output: context.wanted_output(),
-            price: context.price,
-            lease_millis: begin.lease_millis,
-        };
-        let hold = match self.counter.borrow_mut().admit(now, request) {
+        let hold = match self.counter.borrow_mut().admit(now, context.request(begin)) {
             Ok(hold) => hold.clone(),
             Err(AdmitError::Refused(refusal)) => return Ok(Some(Answer::Refused(refusal))),
             Err(AdmitError::NotLoaded) => return Ok(None),
@@ -205,7 +191,7 @@ impl<D: Database, R: Rows> Desk<D, R> {
             bounded_by_budget: hold.bounded_by_budget,
         };
         let turn = begin.turn_id;
-        let draft = Box::new(Draft { record: draft(begin.clone(), &context, hold.started_at), price: context.price });
+        let draft = Box::new(context.draft(begin.clone(), hold.started_at));
         if !self.rows.put(turn, &Row::Running { hold: Box::new(hold), draft }) {
             self.counter.borrow_mut().release(turn);
             return Err(StoreError::Unreachable);
@@ -246,14 +232,14 @@ impl<D: Database, R: Rows> Desk<D, R> {
             let now = self.tick(now);
             if self.needs_load(now) {
                 self.deliver().await;
-                let text = self.tenant().begin_turn(&begin_argument(begin, now, true)?).await?;
+                let text = self.tenant().begin_turn(&argument(begin, now, true)?).await?;
                 if let Ok(Context { spent: Some(spent), .. }) = parse::<Context>(&text) {
                     self.load(spent, now);
                 }
                 return Ok((text, now));
             }
         }
-        let text = self.tenant().begin_turn(&begin_argument(begin, self.tick(now), false)?).await?;
+        let text = self.tenant().begin_turn(&argument(begin, self.tick(now), false)?).await?;
         Ok((text, self.tick(now)))
     }
 
@@ -269,7 +255,7 @@ impl<D: Database, R: Rows> Desk<D, R> {
         let month = now.month();
         counter.load(month, spent);
         for record in self.undelivered.borrow().values() {
-            let _ = counter.finish(now, record.turn_id, &record.agent_id, record.started_at, charge(record), SaveOutcome::Saved);
+            let _ = counter.finish(now, record.turn_id, &record.agent_id, record.started_at, record.charge(), SaveOutcome::Saved);
         }
     }
 
@@ -325,7 +311,7 @@ impl<D: Database, R: Rows> Desk<D, R> {
         let mut counter = self.counter.borrow_mut();
         let limits = counter.hold(record.turn_id).map(|h| (h.limits, h.agent_max_cost));
         // An amount that does not fit makes the counter load again.
-        let _ = counter.finish(now, record.turn_id, &record.agent_id, record.started_at, charge(record), SaveOutcome::Saved);
+        let _ = counter.finish(now, record.turn_id, &record.agent_id, record.started_at, record.charge(), SaveOutcome::Saved);
         let (limits, agent) = limits.filter(|_| !counter.needs_load())?;
         let agents: Vec<_> = agent.map(|max| (record.agent_id.clone(), max)).into_iter().collect();
         Some(counter.view(&limits, &agents, None, now))
@@ -437,9 +423,7 @@ impl<D: Database, R: Rows> Desk<D, R> {
                 self.counter.borrow_mut().release(turn);
                 continue;
             };
-            let (usage, Draft { record, price }) = (hold.charge_if_dead(), *draft);
-            let Ok(cost) = price.cost(&usage) else { continue };
-            let record = Record { status: TurnStatus::Expired, usage, cost_nano_usd: cost, ended_at: now, ..record };
+            let Ok(record) = draft.expired(&hold, now) else { continue };
             self.finish(record, now).await;
         }
         if !self.undelivered.borrow().is_empty() {
@@ -465,10 +449,6 @@ fn with_quota(answer: &RawValue, quota: &QuotaView) -> Option<Box<RawValue>> {
     RawValue::from_string(format!("{open}{comma}\"quota\":{quota}}}")).ok()
 }
 
-fn charge(record: &Record) -> Charge {
-    Charge { cost: record.cost_nano_usd, tokens: i64::try_from(record.usage.total_tokens()).unwrap_or(i64::MAX) }
-}
-
 #[expect(clippy::needless_pass_by_value, reason = "called by unwrap_or_else")]
 fn refuse(error: StoreError) -> Answer {
     if error.is_passing() { Answer::Unavailable } else { Answer::Fault(error.to_string()) }
@@ -478,42 +458,6 @@ fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, StoreError> {
     astra_kernel::json::from_str(text).map_err(|_| StoreError::Shape(std::any::type_name::<T>()))
 }
 
-fn begin_argument(begin: &Begin, now: Timestamp, need_spent: bool) -> Result<String, StoreError> {
-    #[derive(Serialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Argument<'a> {
-        #[serde(flatten)]
-        begin: &'a Begin,
-        now: Timestamp,
-        need_spent: bool,
-    }
-    serde_json::to_string(&Argument { begin, now, need_spent }).map_err(|_| StoreError::Shape("turn_begin"))
-}
-
-/// The record of a turn that dies at once.
-fn draft(begin: Begin, context: &Context, started_at: Timestamp) -> Record {
-    let Begin { turn_id, agent_id, subject, message, idempotency_key, request_hash, metadata, .. } = begin;
-    Record {
-        turn_id,
-        session_id: context.session_id,
-        new_session: context.new_session,
-        agent_id,
-        subject,
-        status: TurnStatus::Expired,
-        finish_reason: None,
-        message,
-        content: None,
-        provider: context.model.provider.clone(),
-        model: context.model.model_id.clone(),
-        price_version: context.price.version,
-        usage: astra_kernel::Usage { source: astra_kernel::UsageSource::Estimated, ..astra_kernel::Usage::NONE },
-        cost_nano_usd: NanoUsd::ZERO,
-        idempotency_key,
-        request_hash,
-        error_code: Some("expired".into()),
-        answer: None,
-        metadata,
-        started_at,
-        ended_at: started_at,
-    }
+fn argument(begin: &Begin, now: Timestamp, need_spent: bool) -> Result<String, StoreError> {
+    begin.argument(now, need_spent).map_err(|_| StoreError::Shape("turn_begin"))
 }

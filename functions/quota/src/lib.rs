@@ -6,7 +6,6 @@
 //!
 //! When the database is away: no turn begins (503); a turn that ends is kept here and delivered by the alarm. When the object is away, no turn begins.
 
-pub mod context;
 pub mod desk;
 mod gate;
 

@@ -1,11 +1,12 @@
 //! One workspace's counter: what was spent this month, what running turns hold, and the one decision that compares both with the limits.
 
-use crate::budget::{AdmitError, Budget, Unit, fit};
-use crate::hold::{Hold, Request, Size};
+use crate::budget::AdmitError;
+use crate::hold::{Hold, Request};
+use crate::plan::{self, MINUTE_MILLIS, Recent, Standing};
 use crate::spent::{Charge, Spent};
 use crate::view::{QuotaView, Window};
-use crate::words::{Extend, Extended, Refusal};
-use astra_kernel::{AgentId, Limits, MoneyError, Month, NanoUsd, Timestamp, Tokens, TurnId, Usage};
+use crate::words::{Extend, Extended};
+use astra_kernel::{AgentId, Limits, MoneyError, Month, NanoUsd, Timestamp, Tokens, TurnId};
 use serde::Deserialize;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -47,15 +48,6 @@ pub struct Counter {
 struct Closed {
     subject: String,
     key: (String, String),
-}
-
-/// What a decision compares.
-struct Limited<'a> {
-    agent: &'a AgentId,
-    limits: &'a Limits,
-    agent_max_cost: Option<NanoUsd>,
-    max_tokens_per_turn: Option<i64>,
-    month: Month,
 }
 
 impl Counter {
@@ -116,118 +108,48 @@ impl Counter {
         })
     }
 
-    fn budgets(&self, of: &Limited<'_>) -> Result<Vec<Budget>, AdmitError> {
-        let spent = self.spent.as_ref().ok_or(AdmitError::NotLoaded)?;
-        let resets_at = Some(of.month.resets_at());
-        let mine = || self.holds.values().filter(|h| h.started_at.month() == of.month);
-        let mut budgets = Vec::with_capacity(4);
-        if let Some(max) = of.max_tokens_per_turn {
-            let limit = "maxTokensPerTurn";
-            budgets.push(Budget { limit, scope: "agent", max, used: 0, held: 0, resets_at: None, unit: Unit::Tokens });
+    /// What a decision compares with the limits, for one agent. None while what was spent is not known.
+    fn standing(&self, agent: &AgentId, month: Month) -> Option<Standing> {
+        let spent = self.spent.as_ref()?;
+        let mut standing =
+            Standing { cost_used: spent.cost, tokens_used: spent.tokens, agent_cost_used: spent.agent_cost(agent), ..Standing::default() };
+        for hold in self.holds.values().filter(|h| h.started_at.month() == month) {
+            let more = |NanoUsd(held): NanoUsd| NanoUsd(held.saturating_add(hold.cost.0));
+            standing.cost_held = more(standing.cost_held);
+            standing.tokens_held = standing.tokens_held.saturating_add(hold.tokens());
+            if hold.agent == *agent {
+                standing.agent_cost_held = more(standing.agent_cost_held);
+            }
         }
-        if let Some(max) = of.limits.max_tokens_per_month {
-            let held = mine().map(Hold::tokens).fold(0, i64::saturating_add);
-            let limit = "maxTokensPerMonth";
-            budgets.push(Budget { limit, scope: "workspace", max, used: spent.tokens, held, resets_at, unit: Unit::Tokens });
-        }
-        let held_cost =
-            |agent: Option<&AgentId>| mine().filter(|h| agent.is_none_or(|a| *a == h.agent)).map(|h| h.cost.0).fold(0, i64::saturating_add);
-        let limit = "maxCostUsdPerMonth";
-        if let Some(NanoUsd(max)) = of.limits.max_cost_nano_usd_per_month {
-            budgets.push(Budget {
-                limit,
-                scope: "workspace",
-                max,
-                used: spent.cost.0,
-                held: held_cost(None),
-                resets_at,
-                unit: Unit::Money,
-            });
-        }
-        if let Some(NanoUsd(max)) = of.agent_max_cost {
-            let (used, held) = (spent.agent_cost(of.agent).0, held_cost(Some(of.agent)));
-            budgets.push(Budget { limit, scope: "agent", max, used, held, resets_at, unit: Unit::Money });
-        }
-        Ok(budgets)
+        Some(standing)
     }
 
-    /// Decides whether a turn may begin, and holds its budget: one step.
+    /// Decides whether a turn may begin, and holds its budget: one step. A turn that holds one already keeps it.
     ///
     /// # Errors
     /// [`AdmitError`]; then nothing is held.
     pub fn admit(&mut self, now: Timestamp, request: Request<'_>) -> Result<&Hold, AdmitError> {
         let month = self.roll(now);
-        let Request {
-            turn,
-            agent,
-            subject,
-            key,
-            limits,
-            agent_count,
-            agent_max_cost,
-            max_tokens_per_turn,
-            size,
-            wanted_output,
-            price,
-            lease_millis,
-        } = request;
-        self.check_counts(now, limits, agent_count)?;
-        let budgets = self.budgets(&Limited { agent: &agent, limits, agent_max_cost, max_tokens_per_turn, month })?;
-        let (input_bound, output) = fit(&budgets, size, wanted_output, &price, now)?;
-        let hold = Hold {
-            agent,
-            subject,
-            key,
-            // A clock that went back must not put the turn into a month that this counter has closed.
-            started_at: now.max(month.starts_at()),
-            input_bound,
-            max_output: output,
-            bounded_by_budget: output < wanted_output,
-            cost: price.at_most(input_bound, output)?,
-            price,
-            limits: *limits,
-            agent_max_cost,
-            max_tokens_per_turn,
-            lease_millis,
-            expires_at: now.plus_millis(lease_millis),
-            sequence: 0,
-            progress: Usage::NONE,
-            stop: false,
-        };
-        if limits.max_turns_per_minute.is_some() {
-            self.begun.push_back(now);
+        let turn = request.turn;
+        if !self.holds.contains_key(&turn) {
+            let recent = self.recent(now);
+            plan::counts(now, request.limits, request.agent_count, recent)?;
+            let standing = self.standing(&request.agent, month).ok_or(AdmitError::NotLoaded)?;
+            let is_counted = request.limits.max_turns_per_minute.is_some();
+            let hold = plan::hold(now, month, request, &standing)?;
+            if is_counted {
+                self.begun.push_back(now);
+            }
+            self.holds.insert(turn, hold);
         }
-        self.holds.insert(turn, hold);
         self.holds.get(&turn).ok_or(AdmitError::NotLoaded)
     }
 
-    /// The limits that count things, not tokens.
-    fn check_counts(&mut self, now: Timestamp, limits: &Limits, agent_count: i64) -> Result<(), AdmitError> {
-        const MINUTE: i64 = 60_000;
-        while self.begun.front().is_some_and(|at| at.plus_millis(MINUTE) <= now) {
+    fn recent(&mut self, now: Timestamp) -> Recent {
+        while self.begun.front().is_some_and(|at| at.plus_millis(MINUTE_MILLIS) <= now) {
             self.begun.pop_front();
         }
-        let count = i64::try_from(self.begun.len()).unwrap_or(i64::MAX);
-        let refuse = |limit: &str, max, used, resets_at: Option<Timestamp>| {
-            let retry_after = resets_at.map(|at| (at.0 - now.0).max(0) / 1000 + 1);
-            Err(AdmitError::Refused(Refusal {
-                limit: limit.into(),
-                scope: "workspace".into(),
-                max,
-                used,
-                held: 0,
-                needs: 1,
-                resets_at,
-                retry_after,
-            }))
-        };
-        match (limits.max_turns_per_minute, limits.max_agents) {
-            (Some(max), _) if count >= max => {
-                refuse("maxTurnsPerMinute", max, count, self.begun.front().filter(|_| max > 0).map(|at| at.plus_millis(MINUTE)))
-            }
-            (_, Some(max)) if agent_count > max => refuse("maxAgents", max, agent_count, None),
-            _ => Ok(()),
-        }
+        Recent { count: i64::try_from(self.begun.len()).unwrap_or(i64::MAX), first: self.begun.front().copied() }
     }
 
     /// Takes a sign of life; grows the hold when it has to cover more input. None when no such turn is running.
@@ -244,23 +166,13 @@ impl Counter {
 
     /// Decides a hold anew for a larger prompt. When it does not fit, the hold stays as it was.
     fn grow(&mut self, turn: TurnId, input: Tokens, now: Timestamp) -> bool {
-        let Some(old) = self.holds.remove(&turn) else { return false };
-        let of = Limited {
-            agent: &old.agent,
-            limits: &old.limits,
-            agent_max_cost: old.agent_max_cost,
-            max_tokens_per_turn: old.max_tokens_per_turn,
-            month: old.started_at.month(),
-        };
-        let size = Size { least: input, full: input };
-        let grown = self.budgets(&of).and_then(|budgets| {
-            let (input_bound, max_output) = fit(&budgets, size, old.max_output, &old.price, now)?;
-            Ok(Hold { input_bound, max_output, cost: old.price.at_most(input_bound, max_output)?, ..old.clone() })
-        });
+        let Some(old) = self.holds.get(&turn) else { return false };
+        let month = old.started_at.month();
         // A turn of a month that has ended cannot be decided anew: what was spent then is not kept.
-        let fits = grown.is_ok() && self.month == Some(of.month);
-        self.holds.insert(turn, if fits { grown.unwrap_or(old) } else { old });
-        fits
+        let Some(standing) = self.standing(&old.agent, month).filter(|_| self.month == Some(month)) else { return false };
+        let Ok(grown) = plan::grow(now, old, input, &standing.without(old)) else { return false };
+        self.holds.insert(turn, grown);
+        true
     }
 
     /// Asks a running turn to stop. False when it does not run, or is not the member's.
@@ -344,9 +256,10 @@ impl Counter {
             windows.push(Window::new("maxCostUsdPerMonth", format!("agent:{agent}"), *max, spent.agent_cost(agent).0, held, resets_at));
         }
         if let Some(max) = limits.max_turns_per_minute {
-            let recent = self.begun.iter().filter(|at| at.plus_millis(60_000) > now).count();
-            let resets = self.begun.front().map(|at| at.plus_millis(60_000));
-            windows.push(Window::new("maxTurnsPerMinute", "workspace", max, i64::try_from(recent).unwrap_or(i64::MAX), 0, resets));
+            let mut recent = self.begun.iter().map(|at| at.plus_millis(MINUTE_MILLIS)).filter(|until| *until > now).peekable();
+            let resets = recent.peek().copied();
+            let count = i64::try_from(recent.count()).unwrap_or(i64::MAX);
+            windows.push(Window::new("maxTurnsPerMinute", "workspace", max, count, 0, resets));
         }
         if let (Some(max), Some(count)) = (limits.max_agents, agent_count) {
             windows.push(Window::new("maxAgents", "workspace", max, count, 0, None));

@@ -82,7 +82,8 @@ pub struct Hold {
 }
 
 impl Hold {
-    pub(crate) fn tokens(&self) -> i64 {
+    /// Tokens that are held.
+    pub fn tokens(&self) -> i64 {
         i64::try_from(self.input_bound.saturating_add(self.max_output)).unwrap_or(i64::MAX)
     }
 

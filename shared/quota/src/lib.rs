@@ -1,5 +1,8 @@
 //! The rules of holds and limits, and the words spoken with the counter. No I/O, no clock, no host.
 //!
+//! The rules are [`plan`]'s: from what is used and held to a hold or a refusal. The state is kept by one of two: the [`Counter`] here, in the memory of
+//! the workspace's Durable Object, or rows in Postgres (`astra_quota_rows`).
+//!
 //! `spent + held <= limit` at every moment, because admitting a turn and holding its budget is one step ([`Counter::admit`]) on
 //! state that nobody else can touch in between; whoever owns the [`Counter`] upholds that (the workspace's Durable Object runs one event at a time).
 //!
@@ -10,8 +13,10 @@
 //!    leaves a doubt (a record that was there already, a correction) makes it forget and load again.
 
 mod budget;
+pub mod context;
 mod counter;
 mod hold;
+pub mod plan;
 mod spent;
 pub mod view;
 pub mod words;
@@ -19,6 +24,7 @@ pub mod words;
 pub use budget::AdmitError;
 pub use counter::{Counter, Known, SaveOutcome};
 pub use hold::{Hold, Request, Size};
+pub use plan::{Recent, Standing};
 pub use spent::{AgentSpent, Charge, Spent};
 pub use view::{QuotaView, Window};
 pub use words::{Answer, Ask, Refusal};

@@ -1,7 +1,9 @@
 //! What is said to a workspace's counter and what it answers: binding, object name, asks and answers, in one place for both sides.
 
+use crate::hold::Hold;
+use crate::spent::Charge;
 use crate::view::QuotaView;
-use astra_kernel::{AgentId, NanoUsd, Price, SessionId, Timestamp, TurnId, Usage, WorkspaceId};
+use astra_kernel::{AgentId, MoneyError, NanoUsd, Price, SessionId, Timestamp, TurnId, Usage, WorkspaceId};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -76,6 +78,24 @@ pub struct Begin {
     pub history_limit: u32,
     /// How long a hold lives without a sign of life, in milliseconds.
     pub lease_millis: i64,
+}
+
+impl Begin {
+    /// The argument of the SQL function `turn_begin`.
+    ///
+    /// # Errors
+    /// [`serde_json::Error`].
+    pub fn argument(&self, now: Timestamp, need_spent: bool) -> Result<String, serde_json::Error> {
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Argument<'a> {
+            #[serde(flatten)]
+            begin: &'a Begin,
+            now: Timestamp,
+            need_spent: bool,
+        }
+        serde_json::to_string(&Argument { begin: self, now, need_spent })
+    }
 }
 
 /// A model by provider and id.
@@ -172,6 +192,13 @@ pub struct Record {
     pub started_at: Timestamp,
     /// When it ended.
     pub ended_at: Timestamp,
+}
+
+impl Record {
+    /// What its turn is charged.
+    pub fn charge(&self) -> Charge {
+        Charge { cost: self.cost_nano_usd, tokens: i64::try_from(self.usage.total_tokens()).unwrap_or(i64::MAX) }
+    }
 }
 
 /// What the counter answers.
@@ -276,4 +303,16 @@ pub struct Draft {
     pub record: Record,
     /// The price that its hold was made with.
     pub price: Price,
+}
+
+impl Draft {
+    /// The record of its turn when nothing was heard of it any more: it is charged what was last reported.
+    ///
+    /// # Errors
+    /// [`MoneyError`] when the cost does not fit.
+    pub fn expired(self, hold: &Hold, now: Timestamp) -> Result<Record, MoneyError> {
+        let usage = hold.charge_if_dead();
+        let cost_nano_usd = self.price.cost(&usage)?;
+        Ok(Record { status: TurnStatus::Expired, usage, cost_nano_usd, ended_at: now, ..self.record })
+    }
 }

@@ -1,7 +1,8 @@
 //! The part of `turn_begin`'s document that the decision needs. The rest is passed on unread.
 
-use astra_kernel::{Limits, NanoUsd, Price, SessionId, Tokens};
-use astra_quota::{Size, Spent, words::ModelRef};
+use crate::words::{Begin, Draft, ModelRef, Record, TurnStatus};
+use crate::{Request, Size, Spent};
+use astra_kernel::{Limits, NanoUsd, Price, SessionId, Timestamp, Tokens, Usage, UsageSource};
 use serde::Deserialize;
 
 /// Output tokens of a model whose agent does not say how many it may generate.
@@ -95,6 +96,53 @@ struct Text {
 }
 
 impl Context {
+    /// The turn as the decision sees it.
+    pub fn request(&self, begin: &Begin) -> Request<'_> {
+        Request {
+            turn: begin.turn_id,
+            agent: begin.agent_id.clone(),
+            subject: begin.subject.clone(),
+            key: begin.idempotency_key.clone().map(|key| (key, begin.request_hash.clone())),
+            limits: &self.workspace.limits,
+            agent_count: self.agent_count,
+            agent_max_cost: self.agent.max_cost_nano_usd_per_month,
+            max_tokens_per_turn: self.agent.max_tokens_per_turn,
+            size: self.size(&begin.subject, &begin.message),
+            wanted_output: self.wanted_output(),
+            price: self.price,
+            lease_millis: begin.lease_millis,
+        }
+    }
+
+    /// What is kept of the turn to end it if it dies: the record as it would be if that happened at once.
+    pub fn draft(&self, begin: Begin, started_at: Timestamp) -> Draft {
+        let Begin { turn_id, agent_id, subject, message, idempotency_key, request_hash, metadata, .. } = begin;
+        let record = Record {
+            turn_id,
+            session_id: self.session_id,
+            new_session: self.new_session,
+            agent_id,
+            subject,
+            status: TurnStatus::Expired,
+            finish_reason: None,
+            message,
+            content: None,
+            provider: self.model.provider.clone(),
+            model: self.model.model_id.clone(),
+            price_version: self.price.version,
+            usage: Usage { source: UsageSource::Estimated, ..Usage::NONE },
+            cost_nano_usd: NanoUsd::ZERO,
+            idempotency_key,
+            request_hash,
+            error_code: Some("expired".into()),
+            answer: None,
+            metadata,
+            started_at,
+            ended_at: started_at,
+        };
+        Draft { record, price: self.price }
+    }
+
     /// How many output tokens the agent would generate at most if there were no budget.
     pub fn wanted_output(&self) -> Tokens {
         self.agent.definition.model.max_output_tokens.unwrap_or(DEFAULT_MAX_OUTPUT).max(1)
