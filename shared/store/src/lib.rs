@@ -15,6 +15,7 @@ use std::future::Future;
 
 pub mod agents;
 pub mod billing;
+pub mod holds;
 pub mod members;
 pub mod memory;
 pub mod plans;

@@ -1,0 +1,8 @@
+//! The counter on rows against a real Postgres. `scripts/test` runs them; by hand:
+//! `eval "$(scripts/stack env)"; cargo nextest run -p astra-quota-rows --run-ignored only`.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod crowd;
+mod rules;
+mod same;
+mod world;

@@ -1,0 +1,271 @@
+//! One process: each ask, each rule.
+
+use crate::world::{LEASE, START, World, begin, record, turn, usage};
+use astra_kernel::{NanoUsd, Usage};
+use astra_quota::words::Begin;
+use astra_quota::{Answer, Ask};
+use serde_json::json;
+
+const LIMIT: i64 = 10_000_000;
+
+fn keyed(n: u128, key: &str) -> Begin {
+    Begin { idempotency_key: Some(key.into()), ..begin(n) }
+}
+
+async fn world() -> World {
+    World::new(1, json!({ "maxCostNanoUsdPerMonth": LIMIT })).await
+}
+
+#[tokio::test]
+#[ignore = "needs a database"]
+async fn a_turn_is_held_then_paid() {
+    let world = world().await;
+    let begun = world.begun(&begin(1), START).await;
+    assert!(!begun.bounded_by_budget && begun.max_output == 1_000 && begun.started_at == START);
+    let held = world.used(START).await.1;
+    assert_eq!(held, (i64::try_from(begun.input_bound).unwrap() * 150) + 1_000 * 600);
+    let finished = world.finish(record(&begin(1), START, usage(10, 20), 700, START), START).await;
+    assert!(finished.saved);
+    assert_eq!((finished.quota.windows[0].used, finished.quota.windows[0].held), (700, 0));
+    assert_eq!(world.used(START).await, (700, 0));
+    let stored = "SELECT (answer #>> '{quota,windows,0,used}')::bigint FROM turns WHERE workspace_id = $1 AND answer ->> 'turnId' = 't'";
+    assert_eq!(world.number(stored).await, 700, "what is left is a part of the answer that is stored");
+    world.check().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a database"]
+async fn a_turn_that_is_asked_for_again_keeps_its_hold() {
+    let world = world().await;
+    let first = world.begun(&keyed(1, "k"), START).await;
+    let held = world.used(START).await;
+    let again = world.begun(&keyed(1, "k"), START.plus_millis(5)).await;
+    assert_eq!((again.started_at, again.input_bound, again.max_output), (first.started_at, first.input_bound, first.max_output));
+    assert_eq!(world.used(START).await, held);
+    world.check().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a database"]
+async fn a_key_belongs_to_one_turn() {
+    let world = world().await;
+    world.begun(&keyed(1, "k"), START).await;
+    assert!(matches!(world.begin(&keyed(2, "k"), START).await, Answer::Running(running) if running == turn(1)));
+    assert!(matches!(world.begin(&Begin { request_hash: "other".into(), ..keyed(2, "k") }, START).await, Answer::KeyReused));
+    assert!(matches!(world.begin(&Begin { subject: "other".into(), ..keyed(2, "k") }, START).await, Answer::KeyReused));
+    world.finish(record(&keyed(1, "k"), START, usage(1, 1), 5, START), START).await;
+    let Answer::Denied(replay) = world.begin(&keyed(2, "k"), START).await else { panic!("it runs twice") };
+    assert!(replay.get().contains("replay"));
+    assert_eq!(world.number("SELECT count(*) FROM holds WHERE workspace_id = $1").await, 0);
+}
+
+#[tokio::test]
+#[ignore = "needs a database"]
+async fn finishing_twice_charges_once() {
+    let world = world().await;
+    world.begun(&begin(1), START).await;
+    let record = record(&begin(1), START, usage(10, 20), 700, START);
+    for _ in 0..2 {
+        let told = world.finish(record.clone(), START).await;
+        assert_eq!((told.quota.windows[0].used, told.quota.windows[0].held), (700, 0));
+    }
+    assert_eq!(world.used(START).await, (700, 0));
+    assert_eq!(world.number("SELECT count(*) FROM ledger WHERE workspace_id = $1").await, 1);
+    world.check().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a database"]
+async fn kf_05_a_turn_that_dies_is_charged_what_it_reported_and_corrected_once() {
+    let world = world().await;
+    world.begun(&begin(1), START).await;
+    world.extend(1, 1, usage(8, 100), 0, START.plus_millis(1_000)).await;
+    let late = START.plus_millis(1_000 + LEASE);
+    assert!(world.used(late.plus_millis(-1)).await.1 > 0, "a sign of life makes it live longer");
+    // Whoever comes next ends it.
+    let begun = world.begun(&begin(2), late).await;
+    let cost = 8 * 150 + 100 * 600;
+    let held = i64::try_from(begun.input_bound).unwrap() * 150 + 1_000 * 600;
+    assert_eq!(world.used(late).await, (cost, held));
+    assert!(matches!(world.extend(1, 2, Usage::NONE, 0, late).await, Answer::NotRunning));
+    for _ in 0..2 {
+        world.finish(record(&begin(1), START, usage(10, 20), 700, late), late).await;
+        assert_eq!(world.used(late).await, (700, held));
+    }
+    assert_eq!(world.number("SELECT count(*) FROM ledger WHERE workspace_id = $1").await, 2);
+    world.check().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a database"]
+async fn the_sweep_ends_what_nobody_comes_for() {
+    let (first, second) = (world().await, world().await);
+    first.begun(&begin(1), START).await;
+    second.begun(&begin(1), START).await;
+    second.begun(&begin(2), START.plus_millis(1)).await;
+    astra_quota_rows::sweep(&first.pool, START.plus_millis(LEASE)).await.unwrap();
+    let running = "SELECT count(*) FROM holds WHERE workspace_id = $1";
+    assert_eq!((first.number(running).await, second.number(running).await), (0, 1));
+    assert_eq!(first.number("SELECT count(*) FROM turns WHERE workspace_id = $1 AND status = 'expired'").await, 1);
+    first.check().await;
+    second.check().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a database"]
+async fn a_turn_that_lives_after_all_is_not_ended_as_expired() {
+    let world = world().await;
+    world.begun(&begin(1), START).await;
+    let late = START.plus_millis(LEASE);
+    // Between the look for expired holds and their end.
+    let dead = world.pool_text("SELECT astra.holds_expired($1::text, $2::text)::text", &json!({ "now": late }).to_string()).await;
+    world.extend(1, 1, usage(8, 100), 0, late).await;
+    let dead: serde_json::Value = serde_json::from_str(&dead).unwrap();
+    let mut record = dead["data"][0]["draft"]["record"].clone();
+    record["now"] = json!(late);
+    record["onlyExpired"] = json!(true);
+    let answer = world.pool_text("SELECT astra.hold_finish($1::text, $2::text)::text", &record.to_string()).await;
+    assert_eq!(answer, r#"{"outcome":"alive"}"#);
+    assert!(world.used(late).await.1 > 0);
+}
+
+#[tokio::test]
+#[ignore = "needs a database"]
+async fn a_hold_grows_for_a_larger_prompt_if_it_fits() {
+    let world = world().await;
+    let begun = world.begun(&begin(1), START).await;
+    let Answer::Extended(grown) = world.extend(1, 1, Usage::NONE, begun.input_bound + 500, START).await else { panic!("gone") };
+    assert!(grown.covered && grown.max_output == 1_000);
+    assert_eq!(world.used(START).await.1, (i64::try_from(begun.input_bound).unwrap() + 500) * 150 + 1_000 * 600);
+    let Answer::Extended(too_large) = world.extend(1, 2, Usage::NONE, 1_000_000, START).await else { panic!("gone") };
+    assert!(!too_large.covered && too_large.max_output == 1_000);
+    // Growing for input takes output where there is no room for both.
+    let Answer::Extended(shrunk) = world.extend(1, 3, Usage::NONE, 65_000, START).await else { panic!("gone") };
+    assert!(shrunk.covered && shrunk.max_output == (LIMIT as u64 - 65_000 * 150) / 600);
+    world.check().await;
+    let (used, held) = world.used(START).await;
+    assert!(used + held <= LIMIT);
+}
+
+#[tokio::test]
+#[ignore = "needs a database"]
+async fn stop_reaches_the_turn_and_only_its_own_member() {
+    let world = world().await;
+    world.begun(&begin(1), START).await;
+    assert!(matches!(world.stop(1, Some("somebody else")).await, Answer::NotRunning));
+    assert!(matches!(world.stop(1, Some("u")).await, Answer::Stopping));
+    assert!(matches!(world.extend(1, 1, Usage::NONE, 0, START).await, Answer::Extended(e) if e.stop));
+    world.finish(record(&begin(1), START, usage(1, 1), 1, START), START).await;
+    assert!(matches!(world.stop(1, None).await, Answer::NotRunning));
+    assert!(matches!(world.extend(1, 2, Usage::NONE, 0, START).await, Answer::NotRunning));
+}
+
+#[tokio::test]
+#[ignore = "needs a database"]
+async fn kf_13_limits_that_change_while_turns_run_hold_at_once_and_leave_usage_alone() {
+    let world = world().await;
+    world.begun(&begin(1), START).await;
+    world.finish(record(&begin(1), START, usage(10, 20), 700, START), START).await;
+    let held = {
+        world.begun(&begin(2), START).await;
+        world.used(START).await.1
+    };
+    world.set_limits(json!({ "maxCostNanoUsdPerMonth": 600 })).await;
+    let refusal = world.refused(&begin(3), START).await;
+    assert_eq!((refusal.max, refusal.used, refusal.held), (600, 700, held));
+    world.finish(record(&begin(2), START, usage(10, 20), 50, START), START).await;
+    world.set_limits(json!({ "maxTurnsPerMinute": 1, "maxTokensPerMonth": 1_000_000 })).await;
+    world.begun(&begin(4), START).await;
+    let refusal = world.refused(&begin(5), START.plus_millis(10_000)).await;
+    assert_eq!((refusal.limit.as_str(), refusal.used, refusal.retry_after), ("maxTurnsPerMinute", 1, Some(51)));
+    world.set_limits(json!({ "maxCostNanoUsdPerMonth": LIMIT })).await;
+    assert_eq!(world.used(START).await.0, 750);
+    world.check().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a database"]
+async fn what_somebody_else_enters_in_the_ledger_is_counted() {
+    let world = world().await;
+    world.begun(&begin(1), START).await;
+    assert_eq!(world.used(START).await.0, 0);
+    // Another host's counter saves a turn that the rows know nothing of.
+    let mut other = serde_json::to_value(record(&begin(9), START, usage(10, 20), 9_000_000, START)).unwrap();
+    other["answer"] = json!(null);
+    world.pool_text("SELECT astra.turn_finish($1::text, $2::text)::text", &other.to_string()).await;
+    let refusal = world.refused(&Begin { message: "x".repeat(5_000), ..begin(2) }, START).await;
+    assert_eq!(refusal.used, 9_000_000);
+    let finished = world.finish(record(&begin(1), START, usage(10, 20), 700, START), START).await;
+    assert_eq!(finished.quota.windows[0].used, 9_000_700);
+    world.check().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a database"]
+async fn kf_24_a_turn_belongs_to_the_month_in_which_it_began() {
+    let world = world().await;
+    let end = START.month().resets_at();
+    world.begun(&begin(1), end.plus_millis(-1)).await;
+    world.begun(&begin(2), end).await;
+    let held = world.used(end).await;
+    let finished = world.finish(record(&begin(1), end.plus_millis(-1), usage(10, 20), 700, end), end).await;
+    assert_eq!((finished.quota.windows[0].used, finished.quota.windows[0].held), held);
+    world.finish(record(&begin(2), end, usage(10, 20), 30, end), end).await;
+    assert_eq!(world.used(end).await, (30, 0));
+    assert_eq!(world.used(end.plus_millis(-1)).await, (700, 0));
+    assert!(matches!(world.extend(1, 1, Usage::NONE, 1 << 40, end).await, Answer::NotRunning));
+    world.check().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a database"]
+async fn a_deleted_workspace_leaves_nothing_but_its_ledger() {
+    let world = world().await;
+    world.begun(&begin(1), START).await;
+    world.begun(&begin(2), START).await;
+    world.admin_run("DELETE FROM workspaces WHERE id = $1", &[world.workspace.as_str()]).await;
+    assert!(matches!(world.counter().ask(Ask::Forget, START).await, Answer::Forgotten));
+    let left = "SELECT (SELECT count(*) FROM holds WHERE workspace_id = $1) + (SELECT count(*) FROM quota_windows WHERE workspace_id = $1) \
+                + (SELECT count(*) FROM quota_counters WHERE workspace_id = $1)";
+    assert_eq!(world.number(left).await, 0);
+    assert!(matches!(world.begin(&begin(3), START).await, Answer::Denied(_)));
+    assert!(matches!(world.counter().ask(Ask::Status, START).await, Answer::Status(None)));
+    assert!(world.finish(record(&begin(1), START, usage(10, 20), 700, START), START).await.saved);
+    assert_eq!(world.number("SELECT count(*) FROM ledger WHERE workspace_id = $1").await, 1);
+}
+
+#[tokio::test]
+#[ignore = "needs a database"]
+async fn one_workspace_cannot_reach_anothers_rows() {
+    let (mine, other) = (world().await, world().await);
+    other.begun(&begin(1), START).await;
+    assert!(matches!(mine.stop(1, None).await, Answer::NotRunning));
+    assert!(matches!(mine.extend(1, 1, Usage::NONE, 0, START).await, Answer::NotRunning));
+    for table in ["holds", "quota_windows", "quota_counters", "quota_begins"] {
+        let seen = mine.pool_text(
+            match table {
+                "holds" => "SELECT count(*)::text FROM public.holds WHERE $1::text <> $2::text",
+                "quota_windows" => "SELECT count(*)::text FROM public.quota_windows WHERE $1::text <> $2::text",
+                "quota_counters" => "SELECT count(*)::text FROM public.quota_counters WHERE $1::text <> $2::text",
+                _ => "SELECT count(*)::text FROM public.quota_begins WHERE $1::text <> $2::text",
+            },
+            "",
+        );
+        assert_eq!(seen.await, "0", "{table} is read without a tenant");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs a database"]
+async fn an_amount_that_does_not_fit_is_a_fault_and_holds_nothing() {
+    let world = world().await;
+    world.begun(&begin(2), START).await;
+    world.finish(record(&begin(2), START, usage(1, 1), 1, START), START).await;
+    world.begun(&begin(1), START).await;
+    let record = record(&begin(1), START, usage(1, 1), 0, START);
+    let huge = astra_quota::words::Record { cost_nano_usd: NanoUsd(i64::MAX), ..record.clone() };
+    assert!(matches!(world.counter().ask(Ask::Finish(Box::new(huge)), START).await, Answer::Fault(_)));
+    assert!(world.used(START).await.1 > 0, "nothing of it was done");
+    world.finish(record, START).await;
+    world.check().await;
+}
