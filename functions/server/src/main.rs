@@ -3,10 +3,7 @@
 use astra_edge::app::App;
 use astra_edge::listen::{self, Ended};
 use astra_edge::settings::ServerSettings;
-use astra_host::CounterUnreachable;
-use astra_host::native::{self, Counter, NativeHost, Process, SetupError};
-use astra_kernel::WorkspaceId;
-use astra_quota::words::{Answer, Ask};
+use astra_host::native::{self, NativeHost, Process, Rows, SetupError};
 use clap::{Args, Parser, Subcommand};
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -16,6 +13,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
+use tokio::time::MissedTickBehavior;
 use tokio_util::task::TaskTracker;
 
 #[derive(Parser)]
@@ -55,14 +53,8 @@ enum Failure {
     CutOff(usize),
 }
 
-/// No counter: it answers nothing, so no turn begins.
-struct NoCounter;
-
-impl Counter for NoCounter {
-    async fn ask(&self, _: &WorkspaceId, _: &Ask) -> Result<Answer, CounterUnreachable> {
-        Err(CounterUnreachable)
-    }
-}
+/// How often turns that have died are looked for. Each workspace's own are also ended whenever it begins a turn.
+const EXPIRY: Duration = Duration::from_secs(10);
 
 /// SIGTERM and SIGINT.
 struct Signals(Signal, Signal);
@@ -81,11 +73,26 @@ impl Signals {
     }
 }
 
+/// Ends turns that have died, in all workspaces, again and again.
+async fn expire_stale(counters: Rows) {
+    let mut tick = tokio::time::interval(EXPIRY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        match counters.expire_stale().await {
+            Ok(0) => {}
+            Ok(ended) => native::log(&serde_json::json!({ "event": "expired", "turns": ended }).to_string()),
+            Err(error) => native::log(&serde_json::json!({ "event": "expiry", "error": error.to_string() }).to_string()),
+        }
+    }
+}
+
 async fn serve(arguments: Serve) -> Result<(), Failure> {
     let shared = native::environment();
     let settings = ServerSettings::read(&shared)?;
     let tasks = TaskTracker::new();
-    let process = Process::new(shared, NoCounter, tasks.clone())?;
+    let counters = Rows::new(settings.quota.clone());
+    let process = Process::new(shared, counters.clone(), tasks.clone())?;
     let app = App::new(settings.allowed_origins.clone(), |function| NativeHost::new(Arc::clone(&process), settings.pool(function)));
     let mut signals = Signals::listen()?;
     let listening = |error| Failure::Listen(arguments.listen, error);
@@ -93,6 +100,8 @@ async fn serve(arguments: Serve) -> Result<(), Failure> {
     let address = listener.local_addr().map_err(listening)?;
     native::log(&serde_json::json!({ "event": "listening", "address": address.to_string() }).to_string());
 
+    // Not one of `tasks`: an expiry that is cut off is done by the next one, here or elsewhere.
+    tokio::spawn(expire_stale(counters));
     let (stop, stopped) = oneshot::channel::<()>();
     let grace = Duration::from_secs(arguments.grace_seconds);
     let stopping = async {

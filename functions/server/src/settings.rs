@@ -1,8 +1,7 @@
 //! What must be set for the server to run, read once at its start: what is missing or malformed is named before the first request.
 
 use astra_host::Shared;
-use astra_host::native::{Pool, SetupError, tls};
-use astra_kernel::ConfigError;
+use astra_host::native::{Addresses, Pool, SetupError};
 use astra_turn::TurnSettings;
 use gateway::rules::Function;
 use std::collections::HashMap;
@@ -23,14 +22,16 @@ fn own_address(function: Function) -> &'static str {
 pub struct ServerSettings {
     /// `ALLOWED_ORIGINS`: origins of browsers that may call, exact, with commas between them; none unless set.
     pub allowed_origins: String,
+    /// The counters' way into the database.
+    pub quota: Pool,
     pools: HashMap<Function, Pool>,
 }
 
 impl ServerSettings {
     /// Reads them and opens the pools, which connect when they are first needed.
     ///
-    /// - `DATABASE_URL_PROVISION`, `DATABASE_URL_INVOKE_TURN`, `DATABASE_URL_BILLING`: each function's address, with its own role (`astra_provision`,
-    ///   `astra_invoke`, `astra_billing`); `DATABASE_URL` is for those that have none: its role needs the rights of all of them.
+    /// - `DATABASE_URL_PROVISION`, `DATABASE_URL_INVOKE_TURN`, `DATABASE_URL_BILLING`, `DATABASE_URL_QUOTA`: an address for each role (`astra_provision`,
+    ///   `astra_invoke`, `astra_billing`, `astra_quota`); `DATABASE_URL` is for those that have none: its role needs the rights of all of them.
     /// - `DATABASE_POOL_SIZE`: connections per address at most, 1 to 1000; 10 unless set.
     /// - `PGSSLROOTCERT`: a file (PEM) of roots beside the system's that the database's certificate may come from.
     ///
@@ -40,44 +41,19 @@ impl ServerSettings {
         shared.token_keys()?;
         shared.secrets_key()?;
         TurnSettings::read(shared)?;
-        let root = shared.setting("PGSSLROOTCERT");
-        let tls = tls::client(root.as_deref().map(|path| ("PGSSLROOTCERT", path)))?;
-        let size = pool_size(shared)?;
-        let mut by_address: HashMap<String, Pool> = HashMap::new();
+        let mut addresses = Addresses::new(shared, 10)?;
         let mut pools = HashMap::new();
         for function in Function::ALL {
-            let (name, address) = address(shared, own_address(function))?;
-            let pool = match by_address.get(&address) {
-                Some(pool) => pool.clone(),
-                None => Pool::open(name, &address, size, tls.clone())?,
-            };
-            by_address.insert(address, pool.clone());
-            pools.insert(function, pool);
+            pools.insert(function, addresses.pool(own_address(function))?);
         }
-        Ok(Self { allowed_origins: shared.setting("ALLOWED_ORIGINS").unwrap_or_default(), pools })
+        let quota = addresses.pool("DATABASE_URL_QUOTA")?;
+        Ok(Self { allowed_origins: shared.setting("ALLOWED_ORIGINS").unwrap_or_default(), quota, pools })
     }
 
     /// A function's way into the database.
     pub fn pool(&self, function: Function) -> Pool {
         self.pools[&function].clone()
     }
-}
-
-fn address(shared: &Shared, own: &'static str) -> Result<(&'static str, String), ConfigError> {
-    const ALL: &str = "DATABASE_URL";
-    const PURPOSE: &str = "the pooled database, postgres://user:password@host:port/database (or DATABASE_URL_PROVISION, \
-        DATABASE_URL_INVOKE_TURN and DATABASE_URL_BILLING, one for each function's role)";
-    if let Some(address) = shared.setting(own) {
-        return Ok((own, address));
-    }
-    shared.setting(ALL).map(|address| (ALL, address)).ok_or(ConfigError::Missing(ALL, PURPOSE))
-}
-
-fn pool_size(shared: &Shared) -> Result<usize, ConfigError> {
-    const NAME: &str = "DATABASE_POOL_SIZE";
-    let Some(text) = shared.setting(NAME) else { return Ok(10) };
-    let size = text.parse().ok().filter(|size| (1..=1000).contains(size));
-    size.ok_or_else(|| ConfigError::Malformed(NAME, "it is a whole number of connections from 1 to 1000".to_owned()))
 }
 
 #[cfg(test)]
@@ -130,9 +106,10 @@ mod tests {
     #[test]
     fn functions_with_addresses_of_their_own_need_no_common_one() {
         let own = "postgres://own:hidden@127.0.0.1:1/astra";
-        let owns = [("DATABASE_URL_PROVISION", own), ("DATABASE_URL_INVOKE_TURN", own), ("DATABASE_URL_BILLING", own)];
+        let owns =
+            ["DATABASE_URL_PROVISION", "DATABASE_URL_INVOKE_TURN", "DATABASE_URL_BILLING", "DATABASE_URL_QUOTA"].map(|name| (name, own));
         assert!(read(&[&owns[..], &[("DATABASE_URL", "")]].concat()).is_ok());
-        let error = read(&[&owns[..2], &[("DATABASE_URL", "")]].concat()).unwrap_err();
+        let error = read(&[&owns[..3], &[("DATABASE_URL", "")]].concat()).unwrap_err();
         assert!(error.starts_with("DATABASE_URL is not set"), "{error}");
     }
 }

@@ -89,12 +89,12 @@ impl<'a, D: Database> RowsCounter<'a, D> {
     }
 
     /// Answers one ask.
-    pub async fn ask(&self, ask: Ask, now: Timestamp) -> Answer {
+    pub async fn ask(&self, ask: &Ask, now: Timestamp) -> Answer {
         let answer = match ask {
-            Ask::Begin(begin) => self.begin(&begin, now).await,
-            Ask::Extend(extend) => self.extend(&extend, now).await,
-            Ask::Finish(record) => self.finish(&record, now, false).await.map(|quota| quota.unwrap_or(Answer::NotRunning)),
-            Ask::Stop(stop) => self.stop(&stop).await,
+            Ask::Begin(begin) => self.begin(begin, now).await,
+            Ask::Extend(extend) => self.extend(extend, now).await,
+            Ask::Finish(record) => self.finish(record, now, false).await.map(|quota| quota.unwrap_or(Answer::NotRunning)),
+            Ask::Stop(stop) => self.stop(stop).await,
             Ask::Status => self.status(now).await,
             Ask::Forget => self.tenant().holds_forget().await.map(|_| Answer::Forgotten),
             Ask::Ping => Ok(Answer::Pong),

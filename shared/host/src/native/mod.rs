@@ -14,11 +14,15 @@ use std::io::Write as _;
 use std::sync::Arc;
 use tokio_util::task::TaskTracker;
 
+mod addresses;
+mod counter;
 pub mod database;
 mod event_stream;
 mod http_client;
 pub mod tls;
 
+pub use addresses::Addresses;
+pub use counter::Rows;
 pub use database::Pool;
 pub use event_stream::{EventBody, Sink, StreamCut};
 pub use http_client::Incoming;

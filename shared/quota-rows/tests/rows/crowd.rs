@@ -19,7 +19,7 @@ async fn one(limit: i64) -> i64 {
 async fn crowd(world: &World, of: impl IntoIterator<Item = Begin>) -> Vec<Answer> {
     let all = of.into_iter().map(|begin| {
         let (pool, workspace) = (world.pool.clone(), world.workspace.clone());
-        tokio::spawn(async move { RowsCounter::open(&pool, workspace).ask(Ask::Begin(Box::new(begin)), START).await })
+        tokio::spawn(async move { RowsCounter::open(&pool, workspace).ask(&Ask::Begin(Box::new(begin)), START).await })
     });
     join_all(all).await.into_iter().map(Result::unwrap).collect()
 }
@@ -137,19 +137,19 @@ async fn live(pool: &Pool, workspace: astra_kernel::WorkspaceId, n: u128) -> i64
     let now = START.plus_millis(i64::try_from(n).unwrap() * 200);
     let begin = begin(n);
     let mut most = 0;
-    if let Answer::Begun(begun) = counter.ask(Ask::Begin(Box::new(begin.clone())), now).await {
+    if let Answer::Begun(begun) = counter.ask(&Ask::Begin(Box::new(begin.clone())), now).await {
         let extend = astra_quota::words::Extend {
             turn_id: begin.turn_id,
             sequence: 1,
             progress: usage(5, 5),
             input_bound: begun.input_bound + u64::try_from(n).unwrap(),
         };
-        let extended = counter.ask(Ask::Extend(extend), now).await;
+        let extended = counter.ask(&Ask::Extend(extend), now).await;
         assert!(matches!(extended, Answer::Extended(_) | Answer::NotRunning), "{extended:?}");
         // Each fourth dies; each third sends its end twice.
         for _ in 0..if n.is_multiple_of(4) { 0 } else { 1 + usize::from(n.is_multiple_of(3)) } {
             let record = record(&begin, begun.started_at, usage(10, 20), 13_500, now);
-            match counter.ask(Ask::Finish(Box::new(record)), now).await {
+            match counter.ask(&Ask::Finish(Box::new(record)), now).await {
                 Answer::Finished(finished) => most = most.max(finished.quota.windows[0].used + finished.quota.windows[0].held),
                 other => panic!("{other:?}"),
             }

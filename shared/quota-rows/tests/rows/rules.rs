@@ -224,12 +224,12 @@ async fn a_deleted_workspace_leaves_nothing_but_its_ledger() {
     world.begun(&begin(1), START).await;
     world.begun(&begin(2), START).await;
     world.admin_run("DELETE FROM workspaces WHERE id = $1", &[world.workspace.as_str()]).await;
-    assert!(matches!(world.counter().ask(Ask::Forget, START).await, Answer::Forgotten));
+    assert!(matches!(world.counter().ask(&Ask::Forget, START).await, Answer::Forgotten));
     let left = "SELECT (SELECT count(*) FROM holds WHERE workspace_id = $1) + (SELECT count(*) FROM quota_windows WHERE workspace_id = $1) \
                 + (SELECT count(*) FROM quota_counters WHERE workspace_id = $1)";
     assert_eq!(world.number(left).await, 0);
     assert!(matches!(world.begin(&begin(3), START).await, Answer::Denied(_)));
-    assert!(matches!(world.counter().ask(Ask::Status, START).await, Answer::Status(None)));
+    assert!(matches!(world.counter().ask(&Ask::Status, START).await, Answer::Status(None)));
     assert!(world.finish(record(&begin(1), START, usage(10, 20), 700, START), START).await.saved);
     assert_eq!(world.number("SELECT count(*) FROM ledger WHERE workspace_id = $1").await, 1);
 }
@@ -264,7 +264,7 @@ async fn an_amount_that_does_not_fit_is_a_fault_and_holds_nothing() {
     world.begun(&begin(1), START).await;
     let record = record(&begin(1), START, usage(1, 1), 0, START);
     let huge = astra_quota::words::Record { cost_nano_usd: NanoUsd(i64::MAX), ..record.clone() };
-    assert!(matches!(world.counter().ask(Ask::Finish(Box::new(huge)), START).await, Answer::Fault(_)));
+    assert!(matches!(world.counter().ask(&Ask::Finish(Box::new(huge)), START).await, Answer::Fault(_)));
     assert!(world.used(START).await.1 > 0, "nothing of it was done");
     world.finish(record, START).await;
     world.check().await;

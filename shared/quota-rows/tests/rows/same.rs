@@ -102,7 +102,7 @@ impl Both {
 
     /// Both are asked; what they answer is the same.
     async fn ask(&self, ask: impl Fn() -> Ask) -> Answer {
-        let (one, other) = (self.desk.answer(ask(), self.now).await, self.rows.counter().ask(ask(), self.now).await);
+        let (one, other) = (self.desk.answer(ask(), self.now).await, self.rows.counter().ask(&ask(), self.now).await);
         assert_eq!(told(&one), told(&other), "the object (left) and the rows (right) on {:?}", ask());
         other
     }

@@ -181,7 +181,7 @@ impl World {
     }
 
     pub(crate) async fn begin(&self, begin: &Begin, now: Timestamp) -> Answer {
-        self.counter().ask(Ask::Begin(Box::new(begin.clone())), now).await
+        self.counter().ask(&Ask::Begin(Box::new(begin.clone())), now).await
     }
 
     pub(crate) async fn begun(&self, of: &Begin, now: Timestamp) -> Box<Begun> {
@@ -199,22 +199,22 @@ impl World {
     }
 
     pub(crate) async fn finish(&self, record: Record, now: Timestamp) -> Finished {
-        match self.counter().ask(Ask::Finish(Box::new(record)), now).await {
+        match self.counter().ask(&Ask::Finish(Box::new(record)), now).await {
             Answer::Finished(finished) => finished,
             other => panic!("{other:?}"),
         }
     }
 
     pub(crate) async fn extend(&self, n: u128, sequence: u32, progress: Usage, input_bound: u64, now: Timestamp) -> Answer {
-        self.counter().ask(Ask::Extend(Extend { turn_id: turn(n), sequence, progress, input_bound }), now).await
+        self.counter().ask(&Ask::Extend(Extend { turn_id: turn(n), sequence, progress, input_bound }), now).await
     }
 
     pub(crate) async fn stop(&self, n: u128, subject: Option<&str>) -> Answer {
-        self.counter().ask(Ask::Stop(Stop { turn_id: turn(n), subject: subject.map(str::to_owned) }), START).await
+        self.counter().ask(&Ask::Stop(Stop { turn_id: turn(n), subject: subject.map(str::to_owned) }), START).await
     }
 
     pub(crate) async fn status(&self, now: Timestamp) -> QuotaView {
-        match self.counter().ask(Ask::Status, now).await {
+        match self.counter().ask(&Ask::Status, now).await {
             Answer::Status(Some(view)) => view,
             other => panic!("{other:?}"),
         }

@@ -1,0 +1,33 @@
+//! The workspaces' counters as rows of the database, through a pool whose role is the counter's.
+
+use super::{Counter, Pool, now};
+use crate::CounterUnreachable;
+use astra_kernel::WorkspaceId;
+use astra_quota::words::{Answer, Ask};
+use astra_quota_rows::{RowsCounter, sweep};
+use astra_store::StoreError;
+
+/// Counters as rows.
+#[derive(Debug, Clone)]
+pub struct Rows(Pool);
+
+impl Rows {
+    /// Counters behind a pool that logs in as `astra_quota`, or as a role with its rights.
+    pub fn new(pool: Pool) -> Self {
+        Self(pool)
+    }
+
+    /// Ends the turns of all workspaces of which nothing was heard in time; how many. Any number of processes may do it at once.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn expire_stale(&self) -> Result<usize, StoreError> {
+        sweep(&self.0, now()).await
+    }
+}
+
+impl Counter for Rows {
+    async fn ask(&self, workspace: &WorkspaceId, ask: &Ask) -> Result<Answer, CounterUnreachable> {
+        Ok(RowsCounter::open(&self.0, workspace.clone()).ask(ask, now()).await)
+    }
+}
