@@ -6,11 +6,11 @@
 //! The end, once it is asked for: nothing more is accepted, connections at rest are closed, others after their answer. Requests, streams and background work
 //! are waited for until the grace is over. A turn that is cut off then is one that died: its hold expires and is charged what was last reported.
 
-use crate::app::App;
 use astra_host::native;
 use astra_host::stream::TurnHost;
 use axum::body::Body;
 use futures_util::future::{Either, select};
+use gateway::app::App;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};

@@ -1,6 +1,6 @@
 //! `astra-edge serve`: the functions as one process.
 
-use astra_edge::app::App;
+use astra_edge::functions;
 use astra_edge::listen::{self, Ended};
 use astra_edge::settings::ServerSettings;
 use astra_host::native::{self, NativeHost, Process, Rows, SetupError};
@@ -93,7 +93,7 @@ async fn serve(arguments: Serve) -> Result<(), Failure> {
     let tasks = TaskTracker::new();
     let counters = Rows::new(settings.quota.clone());
     let process = Process::new(shared, counters.clone(), tasks.clone())?;
-    let app = App::new(settings.allowed_origins.clone(), |function| NativeHost::new(Arc::clone(&process), settings.pool(function)));
+    let app = functions::app(settings.allowed_origins.clone(), |function| NativeHost::new(Arc::clone(&process), settings.pool(function)));
     let mut signals = Signals::listen()?;
     let listening = |error| Failure::Listen(arguments.listen, error);
     let listener = TcpListener::bind(arguments.listen).await.map_err(listening)?;

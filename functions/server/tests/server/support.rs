@@ -1,6 +1,6 @@
 //! A server on a free port of loopback, and who talks to it.
 
-use astra_edge::app::App;
+use astra_edge::functions;
 use astra_edge::listen::{self, Ended};
 use astra_host::native::{self, Counter, NativeHost, Pool, Process, tls};
 use astra_host::{CounterUnreachable, Shared};
@@ -73,7 +73,7 @@ impl Server {
         let pool = Pool::open("DATABASE_URL", &url, 2, tls::client(None).unwrap()).unwrap();
         let tasks = TaskTracker::new();
         let process = Process::new(Shared::new(Box::new(Fixed)), Told(counter), tasks.clone()).unwrap();
-        let app = App::new(ORIGIN.to_owned(), |_| NativeHost::new(Arc::clone(&process), pool.clone()));
+        let app = functions::app(ORIGIN.to_owned(), |_| NativeHost::new(Arc::clone(&process), pool.clone()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();

@@ -4,6 +4,7 @@
 //! line are the same for what a function answers and for what is refused before one is found.
 
 use crate::cors;
+use crate::rules::{self, Function};
 use astra_host::stream::TurnHost;
 use astra_host::web::{X_REQUEST_ID, remember_route};
 use astra_host::{Failure, serve};
@@ -14,7 +15,6 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use axum::{Json, Router, middleware};
 use futures_util::future::join_all;
-use gateway::rules::{self, Function};
 use http::StatusCode;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http_body_util::BodyExt as _;
@@ -25,16 +25,20 @@ use std::sync::Arc;
 use tokio_util::task::TaskTracker;
 
 /// The name under which the log shows what no function has answered.
-const SELF: &str = "server";
+const SELF: &str = "gateway";
 
 /// A function: its router, and its host with its own way into the database.
-struct Part<H> {
-    function: Function,
-    router: Router,
-    host: H,
+#[derive(Debug)]
+pub struct Part<H> {
+    /// Which.
+    pub function: Function,
+    /// Its routes.
+    pub router: Router,
+    /// Its host.
+    pub host: H,
 }
 
-/// All functions behind one address.
+/// Functions behind one address.
 pub struct App<H> {
     parts: Arc<[Part<H>]>,
     host: H,
@@ -51,23 +55,15 @@ impl<H> std::fmt::Debug for App<H> {
 }
 
 impl<H: TurnHost> App<H> {
-    /// All functions, each with its host. `allowed_origins` is `ALLOWED_ORIGINS`.
-    pub fn new(allowed_origins: String, host: impl Fn(Function) -> H) -> Self {
-        let part = |function| {
-            let router = match function {
-                Function::Provision => provision::routes::router::<H>(),
-                Function::InvokeTurn => invoke_turn::routes::router::<H>(),
-                Function::Billing => billing::routes::router::<H>(),
-            };
-            Part { function, router, host: host(function) }
-        };
-        let parts: Arc<[Part<H>]> = Function::ALL.map(part).into();
+    /// Functions, each with its host; `host` is for what none of them answers. `allowed_origins` is `ALLOWED_ORIGINS`.
+    pub fn new(allowed_origins: String, host: H, parts: impl IntoIterator<Item = Part<H>>) -> Self {
+        let parts: Arc<[Part<H>]> = parts.into_iter().collect();
         let too_large = || Problem::new(Code::PayloadTooLarge, format!("The body is larger than {} bytes.", rules::BODY_LIMIT));
         Self {
             own: own_routes(Arc::clone(&parts)),
             too_large: Router::new().fallback(async move || Failure::from(too_large())),
             panicked: Router::new().fallback(async || Failure::internal("a handler panicked; standard error says where")),
-            host: host(Function::Provision),
+            host,
             parts,
             allowed_origins,
         }
@@ -127,7 +123,7 @@ fn own_routes<H: TurnHost>(parts: Arc<[Part<H>]>) -> Router {
         async move { health(&parts).await }
     };
     Router::new()
-        .route("/openapi.json", get(async || ([(CONTENT_TYPE, "application/json")], gateway::OPENAPI)))
+        .route("/openapi.json", get(async || ([(CONTENT_TYPE, "application/json")], crate::OPENAPI)))
         .route("/healthz", get(health))
         .layer(middleware::from_fn(remember_route))
         .fallback(async || Failure::from(Problem::new(Code::NotFound, "No such route. GET /openapi.json lists them.")))

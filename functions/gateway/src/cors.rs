@@ -1,9 +1,9 @@
 //! What browsers are told, as the gateway tells it: an origin that is allowed is named back, any other is not mentioned.
 
+use crate::rules;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
-use gateway::rules;
 use http::header::{
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, HeaderMap, HeaderName, HeaderValue, ORIGIN,
     VARY,
