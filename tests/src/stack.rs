@@ -15,9 +15,9 @@ async fn run(arguments: &[&str]) -> String {
     stdout.into_owned()
 }
 
-/// Kills workerd, as a crash would, and starts it again.
-pub async fn restart_workerd() {
-    run(&["restart", "workerd"]).await;
+/// Kills the functions, as a crash would, and starts them again.
+pub async fn restart_functions() {
+    run(&["restart", "functions"]).await;
 }
 
 /// Stops Postgres and starts it again.
@@ -28,12 +28,12 @@ pub async fn restart_postgres() {
 /// Starts what a test before this one may have left away.
 pub async fn whole() {
     run(&["start", "postgres"]).await;
-    run(&["start", "workerd"]).await;
+    run(&["start", "functions"]).await;
 }
 
 /// What the functions have logged.
 pub async fn logs() -> String {
-    run(&["logs", "workerd"]).await
+    run(&["logs", "functions"]).await
 }
 
 /// All that the stack has logged, the database and the pooler too.

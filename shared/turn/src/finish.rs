@@ -11,6 +11,10 @@ use astra_quota::words::{Answer, Ask, Record, TurnStatus};
 /// Waits between the attempts to save, in milliseconds.
 const WAITS: [u32; 4] = [100, 400, 1_000, 2_500];
 
+/// How often, and after how many milliseconds each, saving is tried once more when the caller has been told that it failed: a database that is started anew
+/// or moves elsewhere is back within that.
+const LATE: (usize, u32) = (24, 5_000);
+
 /// What is known of a turn's record when it begins.
 #[derive(Debug)]
 pub struct Opening {
@@ -71,7 +75,8 @@ impl End {
 /// Saves and settles. The same turn may be sent again and again.
 ///
 /// # Errors
-/// When the counter cannot be reached: it then ends the turn by itself, charged with what was last reported.
+/// When the counter cannot be reached. Saving goes on in the background for a while; when that is in vain too, or the process ends, the counter ends the turn
+/// by itself, charged with what was last reported.
 pub async fn finish<H: TurnHost>(host: &H, opening: Opening, end: End) -> Result<TurnAnswer, Failure> {
     let Opening { workspace, turn_id, session_id, ask, new_session, provider, model, price, started_at } = opening;
     let End { status, finish_reason, content, usage, error } = end;
@@ -117,9 +122,21 @@ pub async fn finish<H: TurnHost>(host: &H, opening: Opening, end: End) -> Result
             return Ok(StoredAnswer { content: Some(content.unwrap_or_default()), quota: finished.quota, ..stored }.into());
         }
         let Some(wait) = waits.next() else {
-            let detail = "The answer could not be saved: the quota counter cannot be reached. The turn is charged what was last reported.";
+            let detail = "The answer could not be saved: the quota counter cannot be reached. It is tried for a while; then the turn is charged what \
+                          was last reported.";
+            host.background(late(host.clone(), workspace, record));
             return Err(Problem::new(Code::Unavailable, detail).into());
         };
         host.sleep(*wait).await;
+    }
+}
+
+async fn late<H: TurnHost>(host: H, workspace: WorkspaceId, record: Ask) {
+    let (times, wait) = LATE;
+    for _ in 0..times {
+        host.sleep(wait).await;
+        if let Ok(Answer::Finished(_)) = host.ask(&workspace, &record).await {
+            return;
+        }
     }
 }

@@ -5,7 +5,7 @@
 //!
 //! The traps: whoever begins a turn must run it to its end, and the end is what is paid, so a client that hangs up does not end a turn: [`run`] belongs
 //! to the host's background work. Between begin and end a sign of life goes to the counter; a turn that gives none is ended there.
-//! When the counter cannot be reached at the end, the turn says so and is charged by the counter what it last reported.
+//! When the counter cannot be reached at the end, the turn says so; saving goes on for a while, and then the counter charges what was last reported.
 
 pub mod answer;
 pub mod begin;

@@ -4,8 +4,8 @@
 
 #![expect(clippy::unwrap_used, reason = "all of this is tests, their helpers too")]
 
+mod functions;
 mod postgres;
-mod workerd;
 
 use astra_tests::scripted::{self, Act};
 use astra_tests::{Api, Db, Reply, Scripted, Workspace, db, stack, wait};

@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, NoTls};
 
-/// 2026-11-24T00:00:00Z: a few days before a month ends.
-pub(crate) const START: Timestamp = Timestamp(1_795_478_400_000);
+/// 2026-01-28T00:00:00Z: a few days before a month ends, and long over, so that nothing of it is in what other tests say of this month.
+pub(crate) const START: Timestamp = Timestamp(1_769_558_400_000);
 
 pub(crate) const LEASE: i64 = 30_000;
 

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 #[tokio::test]
-async fn kf13_a_restart_of_workerd_between_turns_loses_nothing_and_refills_nothing() {
+async fn kf13_a_restart_of_the_functions_between_turns_loses_nothing_and_refills_nothing() {
     a_well_stack().await;
     let ws = Workspace::with(&json!({ "maxCostUsdPerMonth": 1, "maxTurnsPerMinute": 1000 }), &[template::local("assistant")]).await;
     let key = unique("key");
     let first = under_key(&ws.member, &ws, &key, "before").await.ok(200);
     let before = ws.window("maxCostUsdPerMonth").await;
-    stack::restart_workerd().await;
+    stack::restart_functions().await;
     assert_eq!(ws.window("maxCostUsdPerMonth").await["used"], before["used"]);
     ws.turn_in(&first["sessionId"], "after").await.ok(200);
     assert_eq!(Db::connect().await.messages(&ws.id).await.len(), 4);
@@ -28,25 +28,25 @@ async fn kf13_a_restart_of_workerd_between_turns_loses_nothing_and_refills_nothi
     assert_whole(&ws).await;
     ws.patch_limits(&json!({ "maxCostUsdPerMonth": 0.000_000_001 })).await;
     ws.turn("too much").await.problem(429, "quota_exceeded");
-    stack::restart_workerd().await;
+    stack::restart_functions().await;
     ws.turn("still too much").await.problem(429, "quota_exceeded");
 }
 
 #[tokio::test]
-async fn a_turn_in_the_middle_of_which_workerd_dies_is_saved_and_charged_once_and_its_hold_ends() {
+async fn a_turn_in_the_middle_of_which_the_functions_die_is_saved_and_charged_once_and_its_hold_ends() {
     let model = Scripted::start(vec![slow_answer()]).await;
     let ws = workspace_on(&model).await;
     let mut stream = ws.stream("will you finish?").await;
     let turn = stream.next_named("turn.started").await.data["turnId"].clone();
     stream.next_named("content.delta").await;
     stream.next_named("content.delta").await;
-    stack::restart_workerd().await;
+    stack::restart_functions().await;
     let broke = async {
         while let Ok(Some(event)) = stream.try_next().await {
             assert_ne!(event.name, "turn.completed");
         }
     };
-    tokio::time::timeout(SOON, broke).await.expect("the stream ended with workerd");
+    tokio::time::timeout(SOON, broke).await.expect("the stream ended with the functions");
     // The next turn does not wait for the lost one.
     ws.turn("meanwhile").await.ok(200);
     let database = Db::connect().await;
@@ -67,7 +67,7 @@ async fn a_turn_in_the_middle_of_which_workerd_dies_is_saved_and_charged_once_an
 }
 
 #[tokio::test]
-async fn a_retry_under_the_same_key_after_workerd_died_is_not_charged_twice() {
+async fn a_retry_under_the_same_key_after_the_functions_died_is_not_charged_twice() {
     let model = Scripted::start(vec![slow_answer()]).await;
     let ws = workspace_on(&model).await;
     let (key, body) = (unique("key"), Workspace::turn_body("only once, please"));
@@ -75,13 +75,13 @@ async fn a_retry_under_the_same_key_after_workerd_died_is_not_charged_twice() {
     let first = tokio::spawn(send());
     wait::until("the model call", SOON, async || if model.calls().is_empty() { Err("none") } else { Ok(()) }).await;
     wait::millis(600).await;
-    stack::restart_workerd().await;
-    assert!(first.await.unwrap().map_or(true, |reply| reply.status >= 500), "the first try died with workerd");
+    stack::restart_functions().await;
+    assert!(first.await.unwrap().map_or(true, |reply| reply.status >= 500), "the first try died with the functions");
     // While the lost turn is still taken for running, and when it has been ended.
     let database = Db::connect().await;
     let patience = environment::model_timeout() + PATIENCE;
     let retry = async || {
-        let reply = send().await.expect("workerd is back");
+        let reply = send().await.expect("they are back");
         assert!(reply.status != 500, "{reply:?}");
     };
     wait::until("the turn's entry", patience, async || {
@@ -118,7 +118,7 @@ async fn a_crash_under_load_is_got_over_again_and_again() {
         let over = Arc::new(AtomicBool::new(false));
         let clients: Vec<_> = (0..16).map(|_| tokio::spawn(keep_asking(ws.clone(), over.clone()))).collect();
         wait::millis(1000).await;
-        stack::restart_workerd().await;
+        stack::restart_functions().await;
         // All of them find a counter that has to be loaded first.
         wait::millis(3000).await;
         over.store(true, Ordering::Relaxed);

@@ -1,13 +1,15 @@
-# Sourced by scripts/stack: all functions in one workerd, without wrangler's Node in front.
+# Sourced by scripts/stack for --host workers: all functions in one workerd, without wrangler's Node in front.
 # shellcheck shell=bash
 
-workerd_pid() { ours "$DEV/workerd.pid" "$DEV/workerd.capnp"; }
+FUNCTIONS_ARE="workerd"
+
+functions_pid() { ours "$DEV/workerd.pid" "$DEV/workerd.capnp"; }
 
 bundle_of() { # where scripts/build put a function
   if [ "$ASTRA_PROFILE" = release ]; then printf '%s' "$ROOT/functions/$1/build"; else printf '%s' "$ROOT/functions/$1/build/edge"; fi
 }
 
-check_bundles() {
+check_functions() {
   local name
   for name in "${FUNCTIONS[@]}"; do
     [ -f "$(bundle_of "$name")/index.js" ] || die "functions/$name is not built: run scripts/build$([ "$ASTRA_PROFILE" = edge ] || echo ' --release')"
@@ -83,27 +85,31 @@ write_config() {
   } >"$DEV/workerd.capnp"
 }
 
+# invoke-turn without the gateway in front.
+invoke_url() { printf 'http://127.0.0.1:%s' "$INVOKE_PORT"; }
+
 camel() { sed 's/-\(.\)/\U\1/g' <<<"$1"; }
 
-restart_workerd() {
-  stop_workerd
+restart_functions() {
+  stop_functions
   free_port "$ASTRA_PORT" "the gateway"
   free_port "$INVOKE_PORT" "invoke-turn"
+  local URL_PROVISION URL_INVOKE URL_QUOTA URL_BILLING
   URL_PROVISION="$(role_url astra_provision)" URL_INVOKE="$(role_url astra_invoke)" URL_QUOTA="$(role_url astra_quota)" \
     URL_BILLING="$(role_url astra_billing)"
   export URL_PROVISION URL_INVOKE URL_QUOTA URL_BILLING TOKEN_KEYS SECRETS_KEY
   write_config
-  printf -- '--- started %s\n' "$(date -u +%FT%TZ)" >>"$DEV/log/workerd.log"
+  printf -- '--- started %s\n' "$(date -u +%FT%TZ)" >>"$DEV/log/functions.log"
   # In a session of its own: Ctrl-C in the terminal is for the script that started it, which then stops it in order.
-  (cd "$DEV" && exec setsid "$ASTRA_NPM_HOME/node_modules/workerd/bin/workerd" serve "$DEV/workerd.capnp" >>"$DEV/log/workerd.log" 2>&1 </dev/null 9>&-) &
+  (cd "$DEV" && exec setsid "$ASTRA_NPM_HOME/node_modules/workerd/bin/workerd" serve "$DEV/workerd.capnp" >>"$DEV/log/functions.log" 2>&1 </dev/null 9>&-) &
   printf '%s\n' "$!" >"$DEV/workerd.pid"
-  wait_for_port "$ASTRA_PORT" "$!" "$DEV/log/workerd.log" workerd
-  wait_for_port "$INVOKE_PORT" "$!" "$DEV/log/workerd.log" workerd
+  wait_for_port "$ASTRA_PORT" "$!" "$DEV/log/functions.log" workerd
+  wait_for_port "$INVOKE_PORT" "$!" "$DEV/log/functions.log" workerd
 }
 
-stop_workerd() {
+stop_functions() {
   local pid
-  pid="$(workerd_pid)"
+  pid="$(functions_pid)"
   [ -n "$pid" ] || return 0
   kill -KILL "$pid"
   gone "$pid" 50 || die "workerd ($pid) does not end"
