@@ -2,12 +2,15 @@
 -- functions tell it; what it decided is compared with the limits once more as it is written down, under the lock.
 --
 -- Nothing here says anything of its own: what is used is the ledger's to say, what is held the holds'. quota_windows are their sums, kept so that a
--- decision need not add them up. A counter knows the last entry of the ledger that its windows have counted; when the ledger has gone on without it (another
--- host's counter, an operator's entry, a restored copy), all its windows go and are built again. A window that is not there is built when it is needed.
+-- decision need not add them up. A month's windows know the last entry of the ledger that they have counted; when the ledger has gone on without them
+-- (another host's counter, an operator's entry, a restored copy), they are built again when they are needed.
 --
--- Whoever changes a hold's amounts, a window or the ledger locks the row of the workspace in quota_counters first, and holds it until the commit. Whoever
--- waited for it sees in its next statement what the last holder committed: therefore these functions are VOLATILE, and the lock is a statement of its own.
+-- Whoever changes a hold's amounts, a window or the ledger takes the workspace's lock first (counter_lock) and has it until the commit. Whoever waited for
+-- it sees in its next statement what the last holder committed: therefore these functions are VOLATILE, and the lock is a statement of its own.
 -- Order of locks: counter, hold, windows, then turn_finish's. Signs of life and stops lock only their hold, and nothing after it.
+--
+-- Each turn runs through hold_begin, hold_take and hold_finish, so they are written for few statements, and their helpers in plpgsql: a function in SQL that
+-- is not inlined is planned anew in each transaction.
 --
 -- Traps: * the clock is the caller's, and there are many callers: a turn is in the month that its own caller says. Clocks that differ by more than a
 --          hold's lease end living turns, which their settlement then corrects.
@@ -15,16 +18,11 @@
 
 SET LOCAL ROLE astra_owner;
 
--- The lock. Stays when the workspace goes if a late turn is entered, as the ledger's head does.
-CREATE TABLE public.quota_counters (
-  workspace_id text PRIMARY KEY,
-  ledger_seq   bigint NOT NULL  -- the ledger's last entry that the windows have counted
-) WITH (fillfactor = 50);
-
 CREATE TABLE public.quota_windows (
   workspace_id text NOT NULL,
   month        date NOT NULL,
   agent_id     text NOT NULL,  -- '' is the whole workspace
+  ledger_seq   bigint NOT NULL,  -- of the whole workspace's row: the ledger's last entry that the month's windows have counted
   cost_used    bigint NOT NULL,  -- nano-dollars
   cost_held    bigint NOT NULL CHECK (cost_held >= 0),
   tokens_used  bigint NOT NULL,
@@ -66,7 +64,7 @@ DO $$
 DECLARE
   v_table text;
 BEGIN
-  FOREACH v_table IN ARRAY ARRAY['quota_counters', 'quota_windows', 'holds', 'quota_begins'] LOOP
+  FOREACH v_table IN ARRAY ARRAY['quota_windows', 'holds', 'quota_begins'] LOOP
     EXECUTE format('ALTER TABLE public.%I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', v_table);
     EXECUTE format('CREATE POLICY tenant ON public.%I USING (workspace_id = current_setting(''astra.workspace'', true)) '
                    'WITH CHECK (workspace_id = current_setting(''astra.workspace'', true))', v_table);
@@ -75,49 +73,36 @@ BEGIN
   END LOOP;
 END
 $$;
-GRANT UPDATE (ledger_seq) ON public.quota_counters TO astra_quota;
-GRANT UPDATE (cost_used, cost_held, tokens_used, tokens_held) ON public.quota_windows TO astra_quota;
+GRANT UPDATE (ledger_seq, cost_used, cost_held, tokens_used, tokens_held) ON public.quota_windows TO astra_quota;
 GRANT UPDATE (cost, tokens, hold, sequence, progress, stop, expires_at) ON public.holds TO astra_quota;
 -- Whose holds have expired, for the sweep. Nothing of what is in them.
 CREATE POLICY operator_reads ON public.holds FOR SELECT TO astra_operator USING (true);
 GRANT SELECT (workspace_id, expires_at) ON public.holds TO astra_operator;
 
--- Locks the workspace's counter. Afterwards its windows, as far as there are any, agree with the ledger.
-CREATE FUNCTION astra.counter_lock(p_workspace text) RETURNS bigint LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS
+-- Takes the workspace's lock until the commit.
+CREATE FUNCTION astra.counter_lock(p_workspace text) RETURNS void LANGUAGE plpgsql AS
 $$
-DECLARE
-  v_counted bigint;
-  v_seq bigint;
 BEGIN
-  LOOP
-    SELECT c.ledger_seq INTO v_counted FROM public.quota_counters c WHERE c.workspace_id = p_workspace FOR NO KEY UPDATE;
-    EXIT WHEN FOUND;
-    -- Who inserts it has it locked; who comes second waits here.
-    INSERT INTO public.quota_counters (workspace_id, ledger_seq) VALUES (p_workspace, -1) ON CONFLICT (workspace_id) DO NOTHING;
-  END LOOP;
-  SELECT COALESCE((SELECT h.seq FROM public.ledger_heads h WHERE h.workspace_id = p_workspace), 0) INTO v_seq;
-  IF v_seq <> v_counted THEN
-    DELETE FROM public.quota_windows w WHERE w.workspace_id = p_workspace;
-    UPDATE public.quota_counters c SET ledger_seq = v_seq WHERE c.workspace_id = p_workspace;
-  END IF;
-  RETURN v_seq;
+  PERFORM pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('astra.quota:' || p_workspace, 0));
 END
 $$;
 
--- Builds the windows of a month that has none. The caller has locked the counter.
+-- Builds the windows of a month that has none, or whose windows have not counted the ledger's last entry. The caller has the lock.
 CREATE FUNCTION astra.windows_ensure(p_workspace text, p_month date) RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS
 $$
 BEGIN
-  PERFORM 1 FROM public.quota_windows w WHERE w.workspace_id = p_workspace AND w.month = p_month AND w.agent_id = '';
+  PERFORM 1 FROM public.quota_windows w
+  WHERE w.workspace_id = p_workspace AND w.month = p_month AND w.agent_id = ''
+    AND w.ledger_seq = COALESCE((SELECT h.seq FROM public.ledger_heads h WHERE h.workspace_id = p_workspace), 0);
   IF FOUND THEN
     RETURN;
   END IF;
   -- A month that is over is nobody's to decide.
-  DELETE FROM public.quota_windows w WHERE w.workspace_id = p_workspace AND w.month < p_month - interval '2 months';
-  INSERT INTO public.quota_windows (workspace_id, month, agent_id, cost_used, tokens_used, cost_held, tokens_held)
+  DELETE FROM public.quota_windows w WHERE w.workspace_id = p_workspace AND (w.month = p_month OR w.month < p_month - interval '2 months');
+  INSERT INTO public.quota_windows (workspace_id, month, agent_id, ledger_seq, cost_used, tokens_used, cost_held, tokens_held)
   SELECT p_workspace, p_month, CASE WHEN grouping(s.agent_id) = 1 THEN '' ELSE s.agent_id END,
+         COALESCE((SELECT h.seq FROM public.ledger_heads h WHERE h.workspace_id = p_workspace), 0),
          astra.nano(COALESCE(sum(s.cost_usd), 0)), COALESCE(sum(s.tokens), 0), COALESCE(sum(s.cost_held), 0), COALESCE(sum(s.tokens_held), 0)
   FROM (SELECT l.agent_id, l.cost_usd, l.input_tokens + l.output_tokens AS tokens, 0 AS cost_held, 0 AS tokens_held
         FROM public.ledger l
@@ -131,64 +116,75 @@ END
 $$;
 
 -- {standing: astra_quota::Standing of a month and an agent, recent: the turns of the last minute}. NULL when its windows are not there or have not counted the
--- ledger's last entry. One snapshot: it is STABLE.
-CREATE FUNCTION astra.standing_json(p_workspace text, p_month date, p_agent text, p_now timestamptz) RETURNS jsonb LANGUAGE sql STABLE
-SET search_path = pg_catalog, pg_temp AS
+-- ledger's last entry.
+CREATE FUNCTION astra.standing_json(p_workspace text, p_month date, p_agent text, p_now timestamptz) RETURNS jsonb LANGUAGE plpgsql STABLE AS
 $$
-  SELECT jsonb_build_object(
-    'standing', jsonb_build_object('costUsed', w.cost_used, 'costHeld', w.cost_held, 'tokensUsed', w.tokens_used, 'tokensHeld', w.tokens_held,
-                                   'agentCostUsed', COALESCE(a.cost_used, 0), 'agentCostHeld', COALESCE(a.cost_held, 0)),
-    'recent', (SELECT jsonb_build_object('count', count(*), 'first', astra.ts(min(b.at)))
-               FROM public.quota_begins b WHERE b.workspace_id = p_workspace AND b.at > p_now - interval '60 seconds'))
+DECLARE
+  v record;
+BEGIN
+  SELECT w.cost_used, w.cost_held, w.tokens_used, w.tokens_held, a.cost_used AS agent_used, a.cost_held AS agent_held, r.n, r.first INTO v
   FROM public.quota_windows w
-  JOIN public.quota_counters c ON c.workspace_id = p_workspace
-    AND c.ledger_seq = COALESCE((SELECT h.seq FROM public.ledger_heads h WHERE h.workspace_id = p_workspace), 0)
   LEFT JOIN public.quota_windows a ON a.workspace_id = p_workspace AND a.month = p_month AND a.agent_id = p_agent
+  CROSS JOIN LATERAL (SELECT count(*) AS n, min(b.at) AS first
+                      FROM public.quota_begins b WHERE b.workspace_id = p_workspace AND b.at > p_now - interval '60 seconds') r
   WHERE w.workspace_id = p_workspace AND w.month = p_month AND w.agent_id = ''
+    AND w.ledger_seq = COALESCE((SELECT h.seq FROM public.ledger_heads h WHERE h.workspace_id = p_workspace), 0);
+  IF NOT FOUND THEN
+    RETURN NULL;
+  END IF;
+  RETURN jsonb_build_object(
+    'standing', jsonb_build_object('costUsed', v.cost_used, 'costHeld', v.cost_held, 'tokensUsed', v.tokens_used, 'tokensHeld', v.tokens_held,
+                                   'agentCostUsed', COALESCE(v.agent_used, 0), 'agentCostHeld', COALESCE(v.agent_held, 0)),
+    'recent', jsonb_build_object('count', v.n, 'first', astra.ts(v.first)));
+END
 $$;
 
--- Adds to the windows of a month and an agent. A month that has no windows gets them when they are needed.
-CREATE FUNCTION astra.windows_add(p_workspace text, p_month date, p_agent text, p_cost_used bigint, p_tokens_used bigint, p_cost_held bigint,
-  p_tokens_held bigint) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS
+-- Adds to what is held of a month, by the whole workspace and by an agent. The month has windows.
+CREATE FUNCTION astra.windows_hold(p_workspace text, p_month date, p_agent text, p_cost bigint, p_tokens bigint) RETURNS void LANGUAGE plpgsql AS
 $$
+DECLARE
+  v_rows bigint;
 BEGIN
-  UPDATE public.quota_windows w
-  SET cost_used = w.cost_used + p_cost_used, tokens_used = w.tokens_used + p_tokens_used,
-      cost_held = w.cost_held + p_cost_held, tokens_held = w.tokens_held + p_tokens_held
-  WHERE w.workspace_id = p_workspace AND w.month = p_month AND w.agent_id = '';
-  IF FOUND THEN
-    INSERT INTO public.quota_windows AS w (workspace_id, month, agent_id, cost_used, tokens_used, cost_held, tokens_held)
-    VALUES (p_workspace, p_month, p_agent, p_cost_used, p_tokens_used, GREATEST(p_cost_held, 0), GREATEST(p_tokens_held, 0))
-    ON CONFLICT (workspace_id, month, agent_id) DO UPDATE
-    SET cost_used = w.cost_used + p_cost_used, tokens_used = w.tokens_used + p_tokens_used,
-        cost_held = w.cost_held + p_cost_held, tokens_held = w.tokens_held + p_tokens_held;
+  UPDATE public.quota_windows w SET cost_held = w.cost_held + p_cost, tokens_held = w.tokens_held + p_tokens
+  WHERE w.workspace_id = p_workspace AND w.month = p_month AND w.agent_id IN ('', p_agent);
+  GET DIAGNOSTICS v_rows = ROW_COUNT;
+  IF v_rows < 2 THEN
+    INSERT INTO public.quota_windows (workspace_id, month, agent_id, ledger_seq, cost_used, tokens_used, cost_held, tokens_held)
+    VALUES (p_workspace, p_month, p_agent, 0, 0, 0, p_cost, p_tokens);
   END IF;
 END
 $$;
 
 -- A hold as it is now.
-CREATE FUNCTION astra.hold_json(p_hold public.holds) RETURNS jsonb LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS
+CREATE FUNCTION astra.hold_json(p_hold public.holds) RETURNS jsonb LANGUAGE plpgsql STABLE AS
 $$
-  SELECT p_hold.hold || jsonb_build_object('sequence', p_hold.sequence, 'progress', p_hold.progress, 'stop', p_hold.stop,
-                                           'expiresAt', astra.ts(p_hold.expires_at))
+BEGIN
+  RETURN p_hold.hold || jsonb_build_object('sequence', p_hold.sequence, 'progress', p_hold.progress, 'stop', p_hold.stop,
+                                           'expiresAt', astra.ts(p_hold.expires_at));
+END
 $$;
 
 -- One window as the API shows it.
-CREATE FUNCTION astra.window_json(p_limit text, p_scope text, p_max bigint, p_used bigint, p_held bigint, p_resets_at timestamptz)
-RETURNS jsonb LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS
+CREATE FUNCTION astra.window_json(p_limit text, p_scope text, p_max bigint, p_used bigint, p_held bigint, p_resets_at text)
+RETURNS jsonb LANGUAGE plpgsql IMMUTABLE AS
 $$
-  SELECT jsonb_build_object('limit', p_limit, 'scope', p_scope, 'max', p_max, 'used', p_used, 'held', p_held,
-                            'left', GREATEST(p_max - p_used - p_held, 0))
-         || CASE WHEN p_resets_at IS NULL THEN '{}' ELSE jsonb_build_object('resetsAt', astra.ts(p_resets_at)) END
+BEGIN
+  IF p_resets_at IS NULL THEN
+    RETURN jsonb_build_object('limit', p_limit, 'scope', p_scope, 'max', p_max, 'used', p_used, 'held', p_held,
+                              'left', GREATEST(p_max - p_used - p_held, 0));
+  END IF;
+  RETURN jsonb_build_object('limit', p_limit, 'scope', p_scope, 'max', p_max, 'used', p_used, 'held', p_held,
+                            'left', GREATEST(p_max - p_used - p_held, 0), 'resetsAt', p_resets_at);
+END
 $$;
 
 -- What is used and left of each limit that is set: astra_quota::QuotaView. agents: [{id, maxCostNanoUsdPerMonth}]
 CREATE FUNCTION astra.quota_view(p_workspace text, p_now timestamptz, p_limits jsonb, p_agents jsonb, p_agent_count bigint) RETURNS jsonb LANGUAGE plpgsql
-STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS
+STABLE AS
 $$
 DECLARE
   v_month date := astra.month_of(p_now);
-  v_resets timestamptz := astra.month_start((v_month + interval '1 month')::date);
+  v_resets text := astra.ts(astra.month_start((v_month + interval '1 month')::date));
   v_all record;
   v_begun record;
   v_windows jsonb := '[]';
@@ -216,7 +212,7 @@ BEGIN
     v_windows := v_windows || v_agents;
   END IF;
   IF p_limits ? 'maxTurnsPerMinute' THEN
-    SELECT count(*) AS n, min(b.at) + interval '60 seconds' AS resets INTO v_begun
+    SELECT count(*) AS n, astra.ts(min(b.at) + interval '60 seconds') AS resets INTO v_begun
     FROM public.quota_begins b WHERE b.workspace_id = p_workspace AND b.at > p_now - interval '60 seconds';
     v_windows := v_windows || astra.window_json('maxTurnsPerMinute', 'workspace', (p_limits ->> 'maxTurnsPerMinute')::bigint,
                                                 v_begun.n, 0, v_begun.resets);
@@ -290,17 +286,28 @@ DECLARE
   v_tokens bigint := (v_arg ->> 'tokens')::bigint;
   v_per_minute bigint := (v_limits ->> 'maxTurnsPerMinute')::bigint;
   v_known public.holds;
-  v_fits boolean;
+  v record;
 BEGIN
   PERFORM set_config('astra.workspace', p_workspace, true);
   PERFORM astra.counter_lock(p_workspace);
-  PERFORM astra.windows_ensure(p_workspace, v_month);
+  LOOP
+    SELECT w.tokens_used + w.tokens_held AS tokens, w.cost_used + w.cost_held AS cost, COALESCE(a.cost_used + a.cost_held, 0) AS agent_cost,
+           EXISTS (SELECT 1 FROM public.holds h WHERE h.workspace_id = p_workspace AND h.turn_id = v_turn) AS is_held,
+           EXISTS (SELECT 1 FROM public.workspaces s WHERE s.id = p_workspace) AS is_there
+    INTO v
+    FROM public.quota_windows w
+    LEFT JOIN public.quota_windows a ON a.workspace_id = p_workspace AND a.month = v_month AND a.agent_id = v_agent
+    WHERE w.workspace_id = p_workspace AND w.month = v_month AND w.agent_id = ''
+      AND w.ledger_seq = COALESCE((SELECT h.seq FROM public.ledger_heads h WHERE h.workspace_id = p_workspace), 0);
+    EXIT WHEN FOUND;
+    PERFORM astra.windows_ensure(p_workspace, v_month);
+  END LOOP;
 
-  SELECT h.* INTO v_known FROM public.holds h WHERE h.workspace_id = p_workspace AND h.turn_id = v_turn;
-  IF FOUND THEN
+  IF v.is_held THEN
+    SELECT h.* INTO v_known FROM public.holds h WHERE h.workspace_id = p_workspace AND h.turn_id = v_turn;
     RETURN jsonb_build_object('outcome', 'held', 'hold', astra.hold_json(v_known))::text;
   END IF;
-  IF NOT EXISTS (SELECT 1 FROM public.workspaces w WHERE w.id = p_workspace)
+  IF NOT v.is_there
      OR (v_key IS NOT NULL
          AND (EXISTS (SELECT 1 FROM public.holds h WHERE h.workspace_id = p_workspace AND h.idempotency_key = v_key)
               OR EXISTS (SELECT 1 FROM public.turns t WHERE t.workspace_id = p_workspace AND t.idempotency_key = v_key
@@ -309,21 +316,16 @@ BEGIN
   END IF;
 
   -- The limits once more, against what is true until the commit. A limit that is not set is NULL, and so is what it says.
-  SELECT COALESCE(w.tokens_used + w.tokens_held + v_tokens <= (v_limits ->> 'maxTokensPerMonth')::bigint, true)
-         AND COALESCE(w.cost_used + w.cost_held + v_cost <= (v_limits ->> 'maxCostNanoUsdPerMonth')::bigint, true)
-         AND COALESCE(COALESCE(a.cost_used, 0) + COALESCE(a.cost_held, 0) + v_cost <= (v_hold ->> 'agentMaxCost')::bigint, true)
-         AND (v_per_minute IS NULL
-              OR v_per_minute > (SELECT count(*) FROM public.quota_begins b
-                                 WHERE b.workspace_id = p_workspace AND b.at > v_now - interval '60 seconds'))
-  INTO STRICT v_fits
-  FROM public.quota_windows w
-  LEFT JOIN public.quota_windows a ON a.workspace_id = p_workspace AND a.month = v_month AND a.agent_id = v_agent
-  WHERE w.workspace_id = p_workspace AND w.month = v_month AND w.agent_id = '';
-  IF NOT v_fits THEN
+  IF v.tokens + v_tokens > (v_limits ->> 'maxTokensPerMonth')::bigint
+     OR v.cost + v_cost > (v_limits ->> 'maxCostNanoUsdPerMonth')::bigint
+     OR v.agent_cost + v_cost > (v_hold ->> 'agentMaxCost')::bigint
+     OR (v_per_minute IS NOT NULL
+         AND v_per_minute <= (SELECT count(*) FROM public.quota_begins b
+                              WHERE b.workspace_id = p_workspace AND b.at > v_now - interval '60 seconds')) THEN
     RETURN jsonb_build_object('outcome', 'full', 'standings', astra.standing_json(p_workspace, v_month, v_agent, v_now))::text;
   END IF;
 
-  PERFORM astra.windows_add(p_workspace, v_month, v_agent, 0, 0, v_cost, v_tokens);
+  PERFORM astra.windows_hold(p_workspace, v_month, v_agent, v_cost, v_tokens);
   INSERT INTO public.holds (workspace_id, turn_id, month, agent_id, subject, idempotency_key, request_hash, cost, tokens, hold, draft, progress, expires_at)
   VALUES (p_workspace, v_turn, v_month, v_agent, v_hold ->> 'subject', v_key, COALESCE(v_hold #>> '{key,1}', ''), v_cost, v_tokens, v_hold,
           v_arg -> 'draft', v_hold -> 'progress', (v_hold ->> 'expiresAt')::timestamptz);
@@ -398,7 +400,7 @@ BEGIN
     RETURN jsonb_build_object('outcome', 'grow', 'hold', astra.hold_json(v_old),
       'standings', astra.standing_json(p_workspace, v_old.month, v_old.agent_id, (v_arg ->> 'now')::timestamptz))::text;
   END IF;
-  PERFORM astra.windows_add(p_workspace, v_old.month, v_old.agent_id, 0, 0, v_cost - v_old.cost, v_tokens - v_old.tokens);
+  PERFORM astra.windows_hold(p_workspace, v_old.month, v_old.agent_id, v_cost - v_old.cost, v_tokens - v_old.tokens);
   UPDATE public.holds h SET cost = v_cost, tokens = v_tokens, hold = v_hold WHERE h.workspace_id = p_workspace AND h.turn_id = v_turn;
   RETURN jsonb_build_object('outcome', 'ok', 'extended',
     jsonb_build_object('stop', v_old.stop, 'covered', true, 'maxOutput', v_hold -> 'maxOutput'))::text;
@@ -430,17 +432,17 @@ DECLARE
   v_agent text := v_arg ->> 'agentId';
   v_now timestamptz := (v_arg ->> 'now')::timestamptz;
   v_month date := astra.month_of((v_arg ->> 'startedAt')::timestamptz);
+  v_cost bigint := (v_arg ->> 'costNanoUsd')::bigint;
+  v_tokens bigint := (v_arg #>> '{usage,inputTokens}')::bigint + (v_arg #>> '{usage,outputTokens}')::bigint;
   v_has_answer boolean := jsonb_typeof(v_arg -> 'answer') = 'object';
   v_hold public.holds;
-  v_counted bigint;
+  v_last bigint;
   v_quota jsonb;
   v_saved jsonb;
   v_status jsonb;
-  v_seq bigint;
-  v_entry record;
 BEGIN
   PERFORM set_config('astra.workspace', p_workspace, true);
-  v_counted := astra.counter_lock(p_workspace);
+  PERFORM astra.counter_lock(p_workspace);
   IF COALESCE((v_arg ->> 'onlyExpired')::boolean, false) THEN
     PERFORM 1 FROM public.holds h WHERE h.workspace_id = p_workspace AND h.turn_id = v_turn AND h.expires_at <= v_now FOR UPDATE;
     IF NOT FOUND THEN
@@ -449,13 +451,19 @@ BEGIN
   END IF;
   -- Before anything is changed: windows that were built half-way through would have counted a half.
   PERFORM astra.windows_ensure(p_workspace, astra.month_of(v_now));
+  SELECT COALESCE((SELECT h.seq FROM public.ledger_heads h WHERE h.workspace_id = p_workspace), 0) INTO v_last;
   DELETE FROM public.holds h WHERE h.workspace_id = p_workspace AND h.turn_id = v_turn RETURNING h.* INTO v_hold;
 
   IF v_hold.turn_id IS NOT NULL THEN
-    PERFORM astra.windows_add(p_workspace, v_hold.month, v_hold.agent_id, 0, 0, -v_hold.cost, -v_hold.tokens);
     -- Charged before it is saved, because what is left then is a part of the answer that is saved. What the ledger says of it is looked at below.
-    PERFORM astra.windows_add(p_workspace, v_month, v_agent, (v_arg ->> 'costNanoUsd')::bigint,
-      (v_arg #>> '{usage,inputTokens}')::bigint + (v_arg #>> '{usage,outputTokens}')::bigint, 0, 0);
+    UPDATE public.quota_windows w
+    SET cost_held = w.cost_held - (w.month = v_hold.month)::int * v_hold.cost,
+        tokens_held = w.tokens_held - (w.month = v_hold.month)::int * v_hold.tokens,
+        cost_used = w.cost_used + (w.month = v_hold.month)::int * v_cost,
+        tokens_used = w.tokens_used + (w.month = v_hold.month)::int * v_tokens,
+        ledger_seq = v_last + 1
+    WHERE w.workspace_id = p_workspace
+      AND ((w.agent_id = '' AND w.ledger_seq = v_last) OR (w.month = v_hold.month AND w.agent_id = v_hold.agent_id));
     v_quota := astra.quota_view(p_workspace, v_now, v_hold.hold -> 'limits',
       CASE WHEN v_hold.hold ->> 'agentMaxCost' IS NULL THEN '[]'
            ELSE jsonb_build_array(jsonb_build_object('id', v_hold.agent_id, 'maxCostNanoUsdPerMonth', v_hold.hold -> 'agentMaxCost')) END, NULL);
@@ -465,29 +473,15 @@ BEGIN
   END IF;
 
   v_saved := astra.turn_finish(p_workspace, v_arg::text)::jsonb;
-  v_seq := (v_saved ->> 'ledgerSeq')::bigint;
-  IF v_saved ->> 'outcome' <> 'duplicate' THEN
-    UPDATE public.quota_counters c SET ledger_seq = v_seq WHERE c.workspace_id = p_workspace;
-  END IF;
   IF v_hold.turn_id IS NOT NULL THEN
-    IF v_saved ->> 'outcome' <> 'saved' OR v_seq <> v_counted + 1 THEN
+    IF v_saved ->> 'outcome' <> 'saved' OR (v_saved ->> 'ledgerSeq')::bigint <> v_last + 1 OR v_hold.month <> v_month OR v_hold.agent_id <> v_agent THEN
       -- It was charged before, or somebody else entered something: the ledger knows how much.
       DELETE FROM public.quota_windows w WHERE w.workspace_id = p_workspace;
     END IF;
     RETURN jsonb_build_object('outcome', 'finished', 'quota', v_quota)::text;
   END IF;
 
-  -- A settlement that comes late. What it added is what its entry says: for a turn that was charged when it was thought dead, the difference.
-  IF v_saved ->> 'outcome' <> 'duplicate' THEN
-    IF v_seq <> v_counted + 1 THEN
-      DELETE FROM public.quota_windows w WHERE w.workspace_id = p_workspace;
-    ELSE
-      SELECT l.agent_id, astra.nano(l.cost_usd) AS cost, l.input_tokens + l.output_tokens AS tokens, astra.month_of(l.turn_started_at) AS month
-      INTO STRICT v_entry
-      FROM public.ledger l WHERE l.workspace_id = p_workspace AND l.seq = v_seq;
-      PERFORM astra.windows_add(p_workspace, v_entry.month, v_entry.agent_id, v_entry.cost, v_entry.tokens, 0, 0);
-    END IF;
-  END IF;
+  -- A settlement that comes late: rare, so the windows are built anew from what it has entered.
   -- Its limits went with its hold: those of now.
   IF NOT v_has_answer THEN
     RETURN jsonb_build_object('outcome', 'finished', 'quota', jsonb_build_object('windows', jsonb_build_array()))::text;
@@ -556,14 +550,13 @@ BEGIN
   DELETE FROM public.holds h WHERE h.workspace_id = p_workspace;
   DELETE FROM public.quota_windows w WHERE w.workspace_id = p_workspace;
   DELETE FROM public.quota_begins b WHERE b.workspace_id = p_workspace;
-  DELETE FROM public.quota_counters c WHERE c.workspace_id = p_workspace;
   RETURN '{"outcome":"forgotten"}';
 END
 $$;
 
 GRANT EXECUTE ON FUNCTION astra.counter_lock(text), astra.windows_ensure(text, date), astra.standing_json(text, date, text, timestamptz),
-  astra.windows_add(text, date, text, bigint, bigint, bigint, bigint), astra.hold_json(public.holds),
-  astra.window_json(text, text, bigint, bigint, bigint, timestamptz), astra.quota_view(text, timestamptz, jsonb, jsonb, bigint),
+  astra.windows_hold(text, date, text, bigint, bigint), astra.hold_json(public.holds),
+  astra.window_json(text, text, bigint, bigint, bigint, text), astra.quota_view(text, timestamptz, jsonb, jsonb, bigint),
   astra.hold_begin(text, text), astra.hold_standing(text, text), astra.hold_take(text, text), astra.hold_extend(text, text),
   astra.hold_grow(text, text), astra.hold_stop(text, text), astra.hold_finish(text, text), astra.hold_status(text, text),
   astra.holds_expired(text, text), astra.holds_forget(text, text)

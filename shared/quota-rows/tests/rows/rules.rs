@@ -225,8 +225,7 @@ async fn a_deleted_workspace_leaves_nothing_but_its_ledger() {
     world.begun(&begin(2), START).await;
     world.admin_run("DELETE FROM workspaces WHERE id = $1", &[world.workspace.as_str()]).await;
     assert!(matches!(world.counter().ask(&Ask::Forget, START).await, Answer::Forgotten));
-    let left = "SELECT (SELECT count(*) FROM holds WHERE workspace_id = $1) + (SELECT count(*) FROM quota_windows WHERE workspace_id = $1) \
-                + (SELECT count(*) FROM quota_counters WHERE workspace_id = $1)";
+    let left = "SELECT (SELECT count(*) FROM holds WHERE workspace_id = $1) + (SELECT count(*) FROM quota_windows WHERE workspace_id = $1)";
     assert_eq!(world.number(left).await, 0);
     assert!(matches!(world.begin(&begin(3), START).await, Answer::Denied(_)));
     assert!(matches!(world.counter().ask(&Ask::Status, START).await, Answer::Status(None)));
@@ -241,12 +240,11 @@ async fn one_workspace_cannot_reach_anothers_rows() {
     other.begun(&begin(1), START).await;
     assert!(matches!(mine.stop(1, None).await, Answer::NotRunning));
     assert!(matches!(mine.extend(1, 1, Usage::NONE, 0, START).await, Answer::NotRunning));
-    for table in ["holds", "quota_windows", "quota_counters", "quota_begins"] {
+    for table in ["holds", "quota_windows", "quota_begins"] {
         let seen = mine.pool_text(
             match table {
                 "holds" => "SELECT count(*)::text FROM public.holds WHERE $1::text <> $2::text",
                 "quota_windows" => "SELECT count(*)::text FROM public.quota_windows WHERE $1::text <> $2::text",
-                "quota_counters" => "SELECT count(*)::text FROM public.quota_counters WHERE $1::text <> $2::text",
                 _ => "SELECT count(*)::text FROM public.quota_begins WHERE $1::text <> $2::text",
             },
             "",

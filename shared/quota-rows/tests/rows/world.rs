@@ -237,13 +237,13 @@ impl World {
     pub(crate) async fn check(&self) {
         let wrong = self
             .number(
-                "SELECT count(*) FROM quota_windows w JOIN quota_counters c USING (workspace_id) LEFT JOIN ledger_heads h USING (workspace_id),
+                "SELECT count(*) FROM quota_windows w JOIN quota_windows t USING (workspace_id, month) LEFT JOIN ledger_heads h USING (workspace_id),
                  LATERAL (SELECT COALESCE(sum(l.cost_usd) * 1000000000, 0) AS cost, COALESCE(sum(l.input_tokens + l.output_tokens), 0) AS tokens
                           FROM ledger l WHERE l.workspace_id = w.workspace_id AND (w.agent_id = '' OR l.agent_id = w.agent_id)
                             AND astra.month_of(l.turn_started_at) = w.month) u,
                  LATERAL (SELECT COALESCE(sum(o.cost), 0) AS cost, COALESCE(sum(o.tokens), 0) AS tokens FROM holds o
                           WHERE o.workspace_id = w.workspace_id AND (w.agent_id = '' OR o.agent_id = w.agent_id) AND o.month = w.month) o
-                 WHERE w.workspace_id = $1 AND c.ledger_seq = COALESCE(h.seq, 0)
+                 WHERE w.workspace_id = $1 AND t.agent_id = '' AND t.ledger_seq = COALESCE(h.seq, 0)
                    AND (w.cost_used, w.tokens_used, w.cost_held, w.tokens_held) IS DISTINCT FROM (u.cost, u.tokens, o.cost, o.tokens)",
             )
             .await;
