@@ -1,7 +1,8 @@
 //! `astra-edge serve`: the functions as one process.
 
+use astra_edge::admin::{self, Told};
 use astra_edge::functions;
-use astra_edge::listen::{self, Ended};
+use astra_edge::listen::{self, Bounds, Ended};
 use astra_edge::settings::ServerSettings;
 use astra_host::native::{self, NativeHost, Process, Rows, SetupError};
 use clap::{Args, Parser, Subcommand};
@@ -9,6 +10,7 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -34,6 +36,12 @@ struct Serve {
     /// The address to listen on.
     #[arg(long, default_value = "127.0.0.1:8787")]
     listen: SocketAddr,
+    /// An address for `/metrics`, `/livez` and `/readyz`. Clients must not reach it. None unless set.
+    #[arg(long)]
+    admin_listen: Option<SocketAddr>,
+    /// Connections of clients at once; further ones wait. File descriptors must suffice for them, and for as many calls of models.
+    #[arg(long, default_value_t = 10_000)]
+    max_connections: usize,
     /// How many seconds turns and other work may take to finish after SIGTERM; a second signal ends them at once. Whoever ends the process must wait a
     /// little longer before they kill it.
     #[arg(long, default_value_t = 25)]
@@ -73,6 +81,10 @@ impl Signals {
     }
 }
 
+async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).await.map_err(|error| Failure::Listen(address, error))
+}
+
 /// Ends turns that have died, in all workspaces, again and again.
 async fn expire_stale(counters: Rows) {
     let mut tick = tokio::time::interval(EXPIRY);
@@ -95,19 +107,23 @@ async fn serve(arguments: Serve) -> Result<(), Failure> {
     let process = Process::new(shared, counters.clone(), tasks.clone())?;
     let app = functions::app(settings.allowed_origins.clone(), |function| NativeHost::new(Arc::clone(&process), settings.pool(function)));
     let mut signals = Signals::listen()?;
-    let listening = |error| Failure::Listen(arguments.listen, error);
-    let listener = TcpListener::bind(arguments.listen).await.map_err(listening)?;
-    let address = listener.local_addr().map_err(listening)?;
+    let listener = bind(arguments.listen).await?;
+    let address = listener.local_addr().map_err(|error| Failure::Listen(arguments.listen, error))?;
+    let told = Arc::new(Told { stopping: AtomicBool::new(false), tasks: tasks.clone(), pools: settings.pools() });
+    if let Some(address) = arguments.admin_listen {
+        let listener = bind(address).await?;
+        tokio::spawn(axum::serve(listener, admin::router(Arc::clone(&told))).into_future());
+    }
     native::log(&serde_json::json!({ "event": "listening", "address": address.to_string() }).to_string());
 
     // Not one of `tasks`: an expiry that is cut off is done by the next one, here or elsewhere.
     tokio::spawn(expire_stale(counters));
     let (stop, stopped) = oneshot::channel::<()>();
-    let grace = Duration::from_secs(arguments.grace_seconds);
+    let bounds = Bounds { connections: arguments.max_connections, grace: Duration::from_secs(arguments.grace_seconds) };
     let stopping = async {
         let _ = stopped.await;
     };
-    let mut serving = pin!(listen::serve(listener, Arc::new(app), tasks.clone(), stopping, grace));
+    let mut serving = pin!(listen::serve(listener, Arc::new(app), tasks.clone(), stopping, bounds));
     let mut stop = Some(stop);
     let ended = loop {
         tokio::select! {
@@ -116,6 +132,7 @@ async fn serve(arguments: Serve) -> Result<(), Failure> {
                 if stop.take().is_none() {
                     break Ended::CutOff(tasks.len());
                 }
+                told.stopping.store(true, Ordering::Relaxed);
                 native::log(r#"{"event":"stopping"}"#);
             }
         }

@@ -50,6 +50,11 @@ impl ServerSettings {
         Ok(Self { allowed_origins: shared.setting("ALLOWED_ORIGINS").unwrap_or_default(), quota, pools })
     }
 
+    /// All ways into the database; several may be the same.
+    pub fn pools(&self) -> Vec<Pool> {
+        Function::ALL.map(|function| self.pool(function)).into_iter().chain([self.quota.clone()]).collect()
+    }
+
     /// A function's way into the database.
     pub fn pool(&self, function: Function) -> Pool {
         self.pools[&function].clone()

@@ -97,7 +97,8 @@ impl<'a, D: Database> RowsCounter<'a, D> {
             Ask::Stop(stop) => self.stop(stop).await,
             Ask::Status => self.status(now).await,
             Ask::Forget => self.tenant().holds_forget().await.map(|_| Answer::Forgotten),
-            Ask::Ping => Ok(Answer::Pong),
+            // Whether the rows can be reached is what is asked.
+            Ask::Ping => self.status(now).await.map(|_| Answer::Pong),
         };
         answer.unwrap_or_else(|error| if error.is_passing() { Answer::Unavailable } else { Answer::Fault(error.to_string()) })
     }

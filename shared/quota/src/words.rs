@@ -44,6 +44,21 @@ pub enum Ask {
     Ping,
 }
 
+impl Ask {
+    /// Its name, for metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Begin(_) => "begin",
+            Self::Extend(_) => "extend",
+            Self::Finish(_) => "finish",
+            Self::Stop(_) => "stop",
+            Self::Status => "status",
+            Self::Forget => "forget",
+            Self::Ping => "ping",
+        }
+    }
+}
+
 /// A turn that wants to begin. Beside `lease_millis` the fields are those of the SQL function `turn_begin`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -233,6 +248,28 @@ pub enum Answer {
     Unavailable,
     /// The database refused the statement, or answered out of form: a fault of ours. For the log.
     Fault(String),
+}
+
+impl Answer {
+    /// Its name, for metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Begun(_) => "begun",
+            Self::Refused(_) => "refused",
+            Self::Denied(_) => "denied",
+            Self::Running(_) => "running",
+            Self::KeyReused => "key_reused",
+            Self::Extended(_) => "extended",
+            Self::Finished(_) => "finished",
+            Self::Stopping => "stopping",
+            Self::NotRunning => "not_running",
+            Self::Status(_) => "status",
+            Self::Forgotten => "forgotten",
+            Self::Pong => "pong",
+            Self::Unavailable => "unavailable",
+            Self::Fault(_) => "fault",
+        }
+    }
 }
 
 /// A turn that may run.

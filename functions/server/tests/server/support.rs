@@ -1,7 +1,7 @@
 //! A server on a free port of loopback, and who talks to it.
 
 use astra_edge::functions;
-use astra_edge::listen::{self, Ended};
+use astra_edge::listen::{self, Bounds, Ended};
 use astra_host::native::{self, Counter, NativeHost, Pool, Process, tls};
 use astra_host::{CounterUnreachable, Shared};
 use astra_kernel::token::AUDIENCE;
@@ -52,6 +52,11 @@ pub(crate) fn pong(ask: &Ask) -> Answer {
     }
 }
 
+/// A pool of no connections to nowhere.
+pub(crate) fn no_pool() -> Pool {
+    Pool::open("DATABASE_URL", "postgres://app:p@127.0.0.1:1/astra?sslmode=disable", 1, tls::client(None).unwrap()).unwrap()
+}
+
 /// A running server. Nobody listens where its database should be.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
@@ -67,6 +72,10 @@ impl Server {
     }
 
     pub(crate) async fn start_with(counter: impl Fn(&Ask) -> Answer + Send + Sync + 'static, grace: Duration) -> Self {
+        Self::start_within(counter, Bounds { connections: 100, grace }).await
+    }
+
+    pub(crate) async fn start_within(counter: impl Fn(&Ask) -> Answer + Send + Sync + 'static, bounds: Bounds) -> Self {
         let no_database = TcpSocket::new_v4().unwrap();
         no_database.bind(([127, 0, 0, 1], 0).into()).unwrap();
         let url = format!("postgres://app:p@{}/astra?sslmode=disable", no_database.local_addr().unwrap());
@@ -80,7 +89,7 @@ impl Server {
         let stopping = async {
             let _ = stopped.await;
         };
-        let ended = Some(tokio::spawn(listen::serve(listener, Arc::new(app), tasks, stopping, grace)));
+        let ended = Some(tokio::spawn(listen::serve(listener, Arc::new(app), tasks, stopping, bounds)));
         // No TLS is spoken here, but reqwest, built without a provider of its own, wants one.
         let client = reqwest::Client::builder().tls_backend_preconfigured(tls::client(None).unwrap()).no_proxy().build().unwrap();
         Self { address, client, stop: Some(stop), ended, _no_database: no_database }

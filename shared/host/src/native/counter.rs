@@ -1,11 +1,12 @@
 //! The workspaces' counters as rows of the database, through a pool whose role is the counter's.
 
-use super::{Counter, Pool, now};
+use super::{Counter, Pool, metrics, now};
 use crate::CounterUnreachable;
 use astra_kernel::WorkspaceId;
 use astra_quota::words::{Answer, Ask};
 use astra_quota_rows::{RowsCounter, sweep};
 use astra_store::StoreError;
+use tokio::time::Instant;
 
 /// Counters as rows.
 #[derive(Debug, Clone)]
@@ -28,6 +29,9 @@ impl Rows {
 
 impl Counter for Rows {
     async fn ask(&self, workspace: &WorkspaceId, ask: &Ask) -> Result<Answer, CounterUnreachable> {
-        Ok(RowsCounter::open(&self.0, workspace.clone()).ask(ask, now()).await)
+        let began = Instant::now();
+        let answer = RowsCounter::open(&self.0, workspace.clone()).ask(ask, now()).await;
+        metrics().ask(ask.name(), answer.name(), began);
+        Ok(answer)
     }
 }

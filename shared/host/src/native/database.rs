@@ -6,6 +6,7 @@
 //!
 //! When the database is away a call fails within [`CONNECT`] (and [`ROOM`] when others wait too), when it hangs within [`STATEMENT`].
 
+use super::metrics;
 use crate::postgres;
 use astra_kernel::ConfigError;
 use astra_store::StoreError;
@@ -13,6 +14,7 @@ use deadpool_postgres::{Manager, ManagerConfig, Object, PoolError, RecyclingMeth
 use rustls::ClientConfig;
 use std::str::FromStr as _;
 use std::time::Duration;
+use tokio::time::Instant;
 use tokio_postgres::Config;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -30,7 +32,10 @@ const KEEPALIVE: Duration = Duration::from_mins(1);
 
 /// A pool of connections to one address. Clones share it. Nothing is connected before the first call.
 #[derive(Clone)]
-pub struct Pool(deadpool_postgres::Pool);
+pub struct Pool {
+    name: &'static str,
+    pool: deadpool_postgres::Pool,
+}
 
 impl std::fmt::Debug for Pool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -60,11 +65,17 @@ impl Pool {
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|_| malformed())?;
-        Ok(Self(pool))
+        Ok(Self { name, pool })
+    }
+
+    /// Notes how many connections there are, for [`metrics`].
+    pub fn note(&self) {
+        let status = self.pool.status();
+        metrics().pool(self.name, status.size, status.available, status.waiting);
     }
 
     async fn lend(&self) -> Result<Lent, StoreError> {
-        let object = self.0.get().await.map_err(|error| match error {
+        let object = self.pool.get().await.map_err(|error| match error {
             PoolError::Backend(error) => unreachable(&postgres::cause(&error)),
             other => unreachable(&other.to_string()),
         })?;
@@ -112,6 +123,17 @@ impl Drop for Lent {
 
 impl astra_store::Database for Pool {
     fn query(&self, statement: &'static str, params: &[&str]) -> impl Future<Output = Result<String, StoreError>> + Send {
-        self.run(statement, params)
+        let began = Instant::now();
+        let run = self.run(statement, params);
+        async move {
+            let result = run.await;
+            let outcome = match &result {
+                Ok(_) => "ok",
+                Err(StoreError::Unreachable) => "unreachable",
+                Err(_) => "fault",
+            };
+            metrics().statement(outcome, began);
+            result
+        }
     }
 }

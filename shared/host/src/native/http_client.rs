@@ -3,12 +3,14 @@
 //! Redirects are not followed and no proxy is taken from the environment: a provider's key goes to the address it is meant for or nowhere. The turn's
 //! deadline limits a call as a whole; here only connecting is limited.
 
-use super::{Counter, NativeHost};
+use super::{Counter, NativeHost, metrics};
 use astra_models::{ByteStream, Http, HttpError};
 use bytes::Bytes;
+use http::StatusCode;
 use rustls::ClientConfig;
 use std::future::Future;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// How long making a connection may take.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -58,7 +60,20 @@ impl<C: Counter> Http for NativeHost<C> {
     type Body = Incoming;
 
     fn send(&self, request: http::Request<Bytes>) -> impl Future<Output = Result<http::Response<Incoming>, HttpError>> + Send {
-        send(self.process.models.clone(), request)
+        let began = Instant::now();
+        let call = send(self.process.models.clone(), request);
+        async move {
+            let answer = call.await;
+            let outcome = match &answer {
+                Ok(response) if response.status().is_success() => "ok",
+                Ok(response) if response.status() == StatusCode::TOO_MANY_REQUESTS => "too_many_requests",
+                Ok(_) => "refused",
+                Err(HttpError::Unreachable) => "unreachable",
+                Err(HttpError::Broken) => "broken",
+            };
+            metrics().model(outcome, began);
+            answer
+        }
     }
 
     fn sleep(&self, millis: u32) -> impl Future<Output = ()> + Send {

@@ -19,6 +19,7 @@ mod counter;
 pub mod database;
 mod event_stream;
 mod http_client;
+mod metrics;
 pub mod tls;
 
 pub use addresses::Addresses;
@@ -26,6 +27,7 @@ pub use counter::Rows;
 pub use database::Pool;
 pub use event_stream::{EventBody, Sink, StreamCut};
 pub use http_client::Incoming;
+pub use metrics::{Metrics, RequestLabels, metrics};
 
 /// The workspaces' counters, wherever they are kept. Every ask may be sent again.
 pub trait Counter: Send + Sync + 'static {
