@@ -11,7 +11,7 @@ NODE_VERSION=26.10.0
 NODE_MINIMUM=22.12.0
 PGSERVER_VERSION=0.6.0
 WASM_BINDGEN_VERSION="$(sed -n '/^name = "wasm-bindgen"$/{n;s/^version = "\(.*\)"$/\1/p;}' "$ROOT/Cargo.lock")"
-HOSTS="workers native"
+HOSTS="workers native lambda"
 FUNCTIONS=(gateway provision invoke-turn billing quota)
 
 say() { printf '%s\n' "$*" >&2; }

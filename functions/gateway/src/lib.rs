@@ -17,3 +17,5 @@ pub mod app;
 pub mod cors;
 #[cfg(target_arch = "wasm32")]
 mod entry;
+#[cfg(all(feature = "lambda", not(target_arch = "wasm32")))]
+pub mod lambda;

@@ -24,6 +24,15 @@ impl Function {
         }
     }
 
+    /// The variable with the function's own address of the database, where several are in one environment.
+    pub fn own_address(self) -> &'static str {
+        match self {
+            Self::Provision => "DATABASE_URL_PROVISION",
+            Self::InvokeTurn => "DATABASE_URL_INVOKE_TURN",
+            Self::Billing => "DATABASE_URL_BILLING",
+        }
+    }
+
     /// The function's name, as in its folder.
     pub fn name(self) -> &'static str {
         match self {

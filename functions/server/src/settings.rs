@@ -6,15 +6,6 @@ use astra_turn::TurnSettings;
 use gateway::rules::Function;
 use std::collections::HashMap;
 
-/// The variable with a function's own address of the database.
-fn own_address(function: Function) -> &'static str {
-    match function {
-        Function::Provision => "DATABASE_URL_PROVISION",
-        Function::InvokeTurn => "DATABASE_URL_INVOKE_TURN",
-        Function::Billing => "DATABASE_URL_BILLING",
-    }
-}
-
 /// Configuration of the server.
 ///
 /// `TOKEN_KEYS`, `SECRETS_KEY` and what concerns turns are read by those who use them, and are checked here.
@@ -44,7 +35,7 @@ impl ServerSettings {
         let mut addresses = Addresses::new(shared, 10)?;
         let mut pools = HashMap::new();
         for function in Function::ALL {
-            pools.insert(function, addresses.pool(own_address(function))?);
+            pools.insert(function, addresses.pool(function.own_address())?);
         }
         let quota = addresses.pool("DATABASE_URL_QUOTA")?;
         Ok(Self { allowed_origins: shared.setting("ALLOWED_ORIGINS").unwrap_or_default(), quota, pools })
