@@ -11,6 +11,7 @@
 mod environment;
 mod event;
 mod front;
+mod quick;
 mod runtime_api;
 
 use clap::Parser;

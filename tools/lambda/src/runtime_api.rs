@@ -1,6 +1,7 @@
 //! The Lambda runtime API, as one environment sees it: it asks for the next invocation, and hands over an answer or an error.
 
 use crate::environment::NoAnswer;
+use crate::quick;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Request, State};
@@ -55,7 +56,7 @@ pub(crate) async fn open() -> std::io::Result<(SocketAddr, Arc<Api>)> {
         .layer(axum::extract::DefaultBodyLimit::disable())
         .with_state(Arc::clone(&api));
     // Ends with the program: an environment is kept as long as that.
-    tokio::spawn(axum::serve(listener, router).into_future());
+    tokio::spawn(axum::serve(quick::Listener(listener), router).into_future());
     Ok((address, api))
 }
 
