@@ -10,6 +10,11 @@ fn required(name: &str, purpose: &str) -> String {
     }
 }
 
+/// The functions' host: `workers`, `native` or `lambda`.
+pub fn host() -> String {
+    required("ASTRA_HOST", "the host of the functions, for what differs by it: docs/hosts.md says why")
+}
+
 /// The gateway's address, without a slash at its end.
 pub fn gateway() -> String {
     required("ASTRA_URL", "the gateway's address, such as http://127.0.0.1:8787").trim_end_matches('/').to_owned()

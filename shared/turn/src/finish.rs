@@ -13,7 +13,7 @@ const WAITS: [u32; 4] = [100, 400, 1_000, 2_500];
 
 /// How often, and after how many milliseconds each, saving is tried once more when the caller has been told that it failed: a database that is started anew
 /// or moves elsewhere is back within that.
-const LATE: (usize, u32) = (24, 5_000);
+const LATE: (usize, u32) = (60, 2_000);
 
 /// What is known of a turn's record when it begins.
 #[derive(Debug)]

@@ -65,7 +65,7 @@ async fn serve(arguments: Arguments) -> Result<(), Failure> {
     tokio::spawn(schedule(Arc::clone(&fleets[&Function::InvokeTurn]), Duration::from_secs(arguments.schedule_seconds)));
     let listener = TcpListener::bind(arguments.listen).await.map_err(failure(format!("cannot listen on {}", arguments.listen)))?;
     log(&serde_json::json!({ "event": "listening", "address": arguments.listen.to_string() }));
-    axum::serve(listener, front::router(fleets)).await.map_err(failure("serving".into()))
+    axum::serve(quick::Listener(listener), front::router(fleets)).await.map_err(failure("serving".into()))
 }
 
 /// What `EventBridge` does.
