@@ -31,4 +31,20 @@ pub(crate) struct Cell {
     pub(crate) bytes: f64,
     /// CPU time for each right answer by process, where it was watched.
     pub(crate) cpu_ms: BTreeMap<String, f64>,
+    /// Peak resident memory of each watched process since its start, in MiB, as it was at the end of the cell.
+    #[serde(default)]
+    pub(crate) peak_mib: BTreeMap<String, f64>,
+    /// Time between the chunks of an answer, where it was measured.
+    #[serde(default)]
+    pub(crate) gaps: Option<Gaps>,
+}
+
+/// Time between two chunks that followed each other in one answer, over all answers. In milliseconds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Gaps {
+    pub(crate) count: usize,
+    pub(crate) p50_ms: f64,
+    pub(crate) p99_ms: f64,
+    pub(crate) max_ms: f64,
 }

@@ -21,6 +21,8 @@ pub(crate) struct Question {
     pub(crate) status: u16,
     /// What a right answer's body holds; empty takes any.
     pub(crate) expect: Bytes,
+    /// What a chunk holds whose distance to the one before is measured; empty measures none.
+    pub(crate) chunk: Bytes,
     /// An answer that takes longer is an error.
     pub(crate) deadline: Duration,
 }
@@ -30,6 +32,8 @@ pub(crate) struct Answer {
     pub(crate) first_byte: Duration,
     pub(crate) whole: Duration,
     pub(crate) bytes: usize,
+    /// Time between two chunks.
+    pub(crate) gaps: Vec<Duration>,
 }
 
 /// Why an answer does not count. `Display` is what the table shows.
@@ -85,10 +89,12 @@ impl<'a> Client<'a> {
         let mut response = connection.send_request(request).await.map_err(|_| Miss::Broken)?;
         self.read.clear();
         let mut first_byte = None;
+        let mut gaps = Gaps::new(&self.question.chunk);
         while let Some(frame) = response.frame().await {
             let frame = frame.map_err(|_| Miss::Broken)?;
             if let Some(data) = frame.data_ref() {
                 first_byte.get_or_insert_with(|| began.elapsed());
+                gaps.read(data, began.elapsed());
                 self.read.extend_from_slice(data);
             }
         }
@@ -100,7 +106,30 @@ impl<'a> Client<'a> {
         if !expect.is_empty() && !self.read.windows(expect.len()).rev().any(|window| window == expect) {
             return Err(Miss::Content);
         }
-        Ok(Answer { first_byte: first_byte.unwrap_or(whole), whole, bytes: self.read.len() })
+        Ok(Answer { first_byte: first_byte.unwrap_or(whole), whole, bytes: self.read.len(), gaps: gaps.between })
+    }
+}
+
+/// Time between the chunks of one answer. What holds no such chunk (an answer's head, its usage) is read over.
+struct Gaps<'a> {
+    chunk: &'a [u8],
+    last: Option<Duration>,
+    between: Vec<Duration>,
+}
+
+impl<'a> Gaps<'a> {
+    fn new(chunk: &'a [u8]) -> Self {
+        Self { chunk, last: None, between: Vec::new() }
+    }
+
+    /// What came in one read is one chunk: who waits for text gets nothing sooner because two pieces of it came at once.
+    fn read(&mut self, data: &[u8], at: Duration) {
+        if self.chunk.is_empty() || !data.windows(self.chunk.len()).any(|window| window == self.chunk) {
+            return;
+        }
+        if let Some(last) = self.last.replace(at) {
+            self.between.push(at.saturating_sub(last));
+        }
     }
 }
 
@@ -110,4 +139,25 @@ async fn connect(address: SocketAddr) -> Result<SendRequest<Full<Bytes>>, Miss> 
     let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|_| Miss::Connect)?;
     tokio::spawn(connection);
     Ok(sender)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gaps(chunk: &str, reads: &[(&str, u64)]) -> Vec<u128> {
+        let mut gaps = Gaps::new(chunk.as_bytes());
+        for (data, at) in reads {
+            gaps.read(data.as_bytes(), Duration::from_millis(*at));
+        }
+        gaps.between.iter().map(Duration::as_millis).collect()
+    }
+
+    #[test]
+    fn gaps_are_between_reads_that_hold_the_chunk() {
+        let reads = [("begun", 0), ("text: a", 50), ("text: b", 70), ("text: c text: d", 110), ("usage", 400)];
+        assert_eq!(gaps("text:", &reads), [20, 40]);
+        assert_eq!(gaps("", &reads), [0; 0]);
+        assert_eq!(gaps("text:", &reads[..2]), [0; 0]);
+    }
 }

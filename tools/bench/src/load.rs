@@ -3,9 +3,9 @@
 //! The clock is monotonic. A warm-up comes first and is not counted; what ends inside the measured window is.
 
 use crate::Fault;
-use crate::cell::Cell;
+use crate::cell::{Cell, Gaps};
 use crate::client::{Client, Miss, Question};
-use crate::cpu::{self, Watched};
+use crate::process::{self, Watched};
 use bytes::Bytes;
 use hyper::header::{HOST, HeaderName, HeaderValue};
 use hyper::{HeaderMap, Method, Uri};
@@ -23,9 +23,9 @@ pub(crate) struct Arguments {
     /// What is measured, as the table names it.
     #[arg(long)]
     name: String,
-    /// The address, on loopback.
+    /// The address, on loopback. `{client}` in it is each client's number, from 1; so it is in the name of the file of headers.
     #[arg(long)]
-    url: Uri,
+    url: String,
     /// How many clients ask at the same time.
     #[arg(long, default_value_t = 1)]
     clients: usize,
@@ -40,7 +40,7 @@ pub(crate) struct Arguments {
     headers: Vec<String>,
     /// Read a request header from a file (one `name: value` a line), so that a token is not in the process list.
     #[arg(long)]
-    headers_file: Option<std::path::PathBuf>,
+    headers_file: Option<String>,
     /// The body; `@file` reads it from a file. With a body the method is POST, without one GET.
     #[arg(long)]
     body: Option<String>,
@@ -53,6 +53,13 @@ pub(crate) struct Arguments {
     /// Processes whose CPU time is watched, `name=pid`, their descendants counted in. Linux only; elsewhere nothing is shown.
     #[arg(long = "cpu")]
     cpu: Vec<Watched>,
+    /// Processes whose peak memory is read at the end, `name=pid`, their descendants counted in. Linux only.
+    #[arg(long = "rss")]
+    rss: Vec<Watched>,
+    /// Measure the time between the chunks of an answer that hold this text. The clients then begin one after another over the warm-up:
+    /// in step, they would measure who of them is served last.
+    #[arg(long, default_value = "")]
+    gaps: String,
 }
 
 pub(crate) async fn run(arguments: Arguments) -> Result<(), Fault> {
@@ -60,27 +67,41 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Fault> {
     if !bounded(arguments.seconds) || !bounded(arguments.warmup) || arguments.seconds == 0.0 || arguments.clients == 0 {
         return Err(Fault::Usage(format!("--seconds and --warmup are at most {LONGEST}, --seconds and --clients more than 0")));
     }
-    let question: &'static Question = Box::leak(Box::new(question(&arguments)?));
-    let from = Instant::now() + Duration::from_secs_f64(arguments.warmup);
-    let until = from + Duration::from_secs_f64(arguments.seconds);
-    let mut clients: JoinSet<Seen> = (0..arguments.clients).map(|_| client(question, from, until)).collect();
+    let questions: Vec<Question> = (0..arguments.clients).map(|at| question(&arguments, at)).collect::<Result<_, _>>()?;
+    let questions: &'static [Question] = Vec::leak(questions);
+    let begun = Instant::now();
+    let warmup = Duration::from_secs_f64(arguments.warmup);
+    let (from, until) = (begun + warmup, begun + warmup + Duration::from_secs_f64(arguments.seconds));
+    let count = questions.len();
+    let ask = |(at, question)| client(question, begun + wait(question, warmup, at, count), from, until);
+    let mut clients: JoinSet<Seen> = questions.iter().enumerate().map(ask).collect();
     let mut watched = arguments.cpu;
     if !watched.is_empty() {
         watched.push(Watched::this("load"));
     }
     sleep_until(from).await;
-    let before = cpu::read(&watched);
+    let before = process::cpu(&watched);
     sleep_until(until).await;
-    let after = cpu::read(&watched);
+    let used = process::between(&before, &process::cpu(&watched));
+    let peaks = process::peak_mib(&arguments.rss);
     let mut all = Seen::default();
     while let Some(seen) = clients.join_next().await {
         all.add(seen.map_err(|cause| Fault::Usage(format!("a client of the load stopped: {cause}")))?);
     }
-    let used = cpu::between(&before, &after);
-    let cell = all.cell(arguments.name, arguments.clients, arguments.seconds, used);
+    let cell = Cell { peak_mib: peaks, ..all.cell(arguments.name, count, arguments.seconds, used) };
     let line = serde_json::to_string(&cell).map_err(|cause| Fault::Usage(format!("the result cannot be written: {cause}")))?;
     println!("{line}");
     Ok(())
+}
+
+/// How long a client waits before it begins: not at all, but where gaps are measured its share of the warm-up.
+fn wait(question: &Question, warmup: Duration, at: usize, count: usize) -> Duration {
+    if question.chunk.is_empty() {
+        return Duration::ZERO;
+    }
+    #[expect(clippy::cast_precision_loss, reason = "clients are far below 2^52")]
+    let share = at as f64 / count as f64;
+    warmup.mul_f64(share)
 }
 
 /// What one client saw inside the window.
@@ -89,10 +110,12 @@ struct Seen {
     whole: Vec<Duration>,
     first_byte: Vec<Duration>,
     bytes: usize,
+    gaps: Vec<Duration>,
     misses: BTreeMap<Miss, u64>,
 }
 
-async fn client(question: &'static Question, from: Instant, until: Instant) -> Seen {
+async fn client(question: &'static Question, begin: Instant, from: Instant, until: Instant) -> Seen {
+    sleep_until(begin).await;
     let mut client = Client::new(question);
     let mut seen = Seen::default();
     while Instant::now() < until {
@@ -104,6 +127,7 @@ async fn client(question: &'static Question, from: Instant, until: Instant) -> S
                 seen.whole.push(answer.whole);
                 seen.first_byte.push(answer.first_byte);
                 seen.bytes += answer.bytes;
+                seen.gaps.extend(answer.gaps);
             }
             Ok(_) => {}
             Err(miss) => {
@@ -123,6 +147,7 @@ impl Seen {
         self.whole.extend(other.whole);
         self.first_byte.extend(other.first_byte);
         self.bytes += other.bytes;
+        self.gaps.extend(other.gaps);
         for (miss, count) in other.misses {
             *self.misses.entry(miss).or_default() += count;
         }
@@ -131,6 +156,7 @@ impl Seen {
     fn cell(mut self, name: String, clients: usize, seconds: f64, cpu: BTreeMap<String, f64>) -> Cell {
         self.whole.sort_unstable();
         self.first_byte.sort_unstable();
+        self.gaps.sort_unstable();
         let answers = self.whole.len();
         #[expect(clippy::cast_precision_loss, reason = "counts of requests are far below 2^52")]
         let per = |total: f64| if answers == 0 { 0.0 } else { total / answers as f64 };
@@ -151,8 +177,16 @@ impl Seen {
             first_byte_p50_ms: quantile(&self.first_byte, 50),
             bytes: per(bytes),
             cpu_ms: cpu.into_iter().map(|(process, seconds)| (process, per(seconds * 1000.0))).collect(),
+            peak_mib: BTreeMap::new(),
+            gaps: gaps(&self.gaps),
         }
     }
+}
+
+/// What is told of sorted gaps, if any were measured.
+fn gaps(sorted: &[Duration]) -> Option<Gaps> {
+    let count = sorted.len();
+    (count > 0).then(|| Gaps { count, p50_ms: quantile(sorted, 50), p99_ms: quantile(sorted, 99), max_ms: quantile(sorted, 100) })
 }
 
 /// The percentile of sorted durations by nearest rank, in milliseconds; 0 when there are none.
@@ -161,8 +195,12 @@ fn quantile(sorted: &[Duration], percent: usize) -> f64 {
     sorted.get(rank).map_or(0.0, |duration| duration.as_secs_f64() * 1000.0)
 }
 
-fn question(arguments: &Arguments) -> Result<Question, Fault> {
-    let address = loopback(&arguments.url)?;
+/// What one client asks; the first is client 0.
+fn question(arguments: &Arguments, client: usize) -> Result<Question, Fault> {
+    let of_client = |text: &str| text.replace("{client}", &(client + 1).to_string());
+    let url = of_client(&arguments.url);
+    let url: Uri = url.parse().map_err(|_| Fault::Usage(format!("{url:?} is not an address")))?;
+    let address = loopback(&url)?;
     let body = match arguments.body.as_deref().map(|body| (body, body.strip_prefix('@'))) {
         None => None,
         Some((_, Some(path))) => Some(read(path)?.into()),
@@ -170,13 +208,13 @@ fn question(arguments: &Arguments) -> Result<Question, Fault> {
     };
     let mut headers = HeaderMap::new();
     headers.insert(HOST, value("host", &address.to_string())?);
-    let file = arguments.headers_file.as_ref().map(|path| read(&path.to_string_lossy())).transpose()?.unwrap_or_default();
+    let file = arguments.headers_file.as_ref().map(|path| read(&of_client(path))).transpose()?.unwrap_or_default();
     for header in arguments.headers.iter().map(String::as_str).chain(file.lines().filter(|line| !line.is_empty())) {
         let (name, text) = header.split_once(':').ok_or_else(|| Fault::Usage("a header is written `name: value`".into()))?;
         let known = name.trim().parse::<HeaderName>().map_err(|_| Fault::Usage(format!("{name:?} is not a header's name")))?;
         headers.append(known, value(name, text.trim())?);
     }
-    let path = arguments.url.path_and_query().map_or("/", |path| path.as_str());
+    let path = url.path_and_query().map_or("/", |path| path.as_str());
     Ok(Question {
         address,
         uri: path.parse().map_err(|_| Fault::Usage(format!("{path:?} is not a path")))?,
@@ -185,6 +223,7 @@ fn question(arguments: &Arguments) -> Result<Question, Fault> {
         body: body.unwrap_or_default(),
         status: arguments.status,
         expect: Bytes::from(arguments.expect.clone()),
+        chunk: Bytes::from(arguments.gaps.clone()),
         deadline: Duration::from_secs(30),
     })
 }
@@ -232,5 +271,26 @@ mod tests {
         assert!((quantile(&sorted, 99) - 198.0).abs() < 1e-9);
         assert!((quantile(&sorted[..1], 99) - 1.0).abs() < 1e-9);
         assert!(quantile(&[], 50).abs() < 1e-9);
+    }
+
+    #[test]
+    fn each_client_may_have_an_address_of_its_own() {
+        let line = ["load", "--name", "a", "--url", "http://127.0.0.1:8787/workspaces/w-{client}/turns", "--body", "{}"];
+        let arguments = <Alone as clap::Parser>::parse_from(line).arguments;
+        let paths = [0, 15].map(|client| question(&arguments, client).unwrap().uri.to_string());
+        assert_eq!(paths, ["/workspaces/w-1/turns", "/workspaces/w-16/turns"]);
+    }
+
+    #[derive(clap::Parser)]
+    struct Alone {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    #[test]
+    fn gaps_are_told_where_there_are_any() {
+        let sorted: Vec<Duration> = (1..=200).map(Duration::from_millis).collect();
+        assert_eq!(gaps(&sorted), Some(Gaps { count: 200, p50_ms: 100.0, p99_ms: 198.0, max_ms: 200.0 }));
+        assert_eq!(gaps(&[]), None);
     }
 }

@@ -4,10 +4,10 @@
 
 mod cell;
 mod client;
-mod cpu;
 mod load;
 mod mock;
 mod phases;
+mod process;
 mod table;
 
 use clap::{Parser, Subcommand};

@@ -1,7 +1,7 @@
 //! The lines of `load` as Markdown tables: how fast, and at what cost of CPU. Rounds of the same cell become one by their median.
 
 use crate::Fault;
-use crate::cell::Cell;
+use crate::cell::{Cell, Gaps};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -55,7 +55,7 @@ impl Rows {
     }
 }
 
-/// Rounds of one cell as one: the median of every figure, the sum of what is counted.
+/// Rounds of one cell as one: the median of every figure, the sum of what is counted, the highest of what is a maximum.
 fn merge(rounds: &[Cell]) -> Option<Cell> {
     let middle = |figure: fn(&Cell) -> f64| median(rounds.iter().map(figure).collect());
     let mut merged = rounds.first()?.clone();
@@ -67,7 +67,18 @@ fn merge(rounds: &[Cell]) -> Option<Cell> {
     for (process, used) in &mut merged.cpu_ms {
         *used = median(rounds.iter().filter_map(|cell| cell.cpu_ms.get(process)).copied().collect());
     }
+    let gaps: Vec<&Gaps> = rounds.iter().filter_map(|cell| cell.gaps.as_ref()).collect();
+    merged.gaps = (!gaps.is_empty()).then(|| Gaps {
+        count: gaps.iter().map(|gaps| gaps.count).sum(),
+        p50_ms: median(gaps.iter().map(|gaps| gaps.p50_ms).collect()),
+        p99_ms: median(gaps.iter().map(|gaps| gaps.p99_ms).collect()),
+        max_ms: gaps.iter().map(|gaps| gaps.max_ms).fold(0.0, f64::max),
+    });
     for other in &rounds[1..] {
+        for (process, peak) in &other.peak_mib {
+            let highest = merged.peak_mib.entry(process.clone()).or_default();
+            *highest = highest.max(*peak);
+        }
         merged.seconds += other.seconds;
         merged.answers += other.answers;
         merged.errors += other.errors;
@@ -89,12 +100,12 @@ fn median(mut figures: Vec<f64>) -> f64 {
 }
 
 fn render(rows: &Rows, base: Option<&str>) -> String {
-    let mut head = vec!["", "clients", "requests/s", "p50 ms", "p99 ms", "first byte p50 ms"];
-    if base.is_some() {
-        head.extend(["p50 over plain ms", "of plain's requests/s"]);
+    let mut head = ["", "clients", "requests/s", "p50 ms", "p99 ms", "first byte p50 ms"].map(str::to_owned).to_vec();
+    if let Some(base) = base {
+        head.extend([format!("p50 over {base} ms"), format!("of {base}'s requests/s")]);
     }
-    head.extend(["answers", "errors"]);
-    let mut speed = vec![head.into_iter().map(str::to_owned).collect::<Vec<_>>()];
+    head.extend(["answers", "errors"].map(str::to_owned));
+    let mut speed = vec![head];
     for (clients, name) in rows.clients.iter().flat_map(|clients| rows.names.iter().map(move |name| (clients, name))) {
         let Some(cell) = rows.get(name, *clients) else { continue };
         let mut row = vec![name.clone(), clients.to_string(), format!("{:.0}", cell.per_second)];
@@ -110,8 +121,14 @@ fn render(rows: &Rows, base: Option<&str>) -> String {
         speed.push(row);
     }
     let mut text = markdown(&speed);
+    if let Some(gaps) = gaps(rows, base) {
+        let _ = write!(text, "\nTime between two chunks of an answer, ms, as its client reads them:\n\n{}", markdown(&gaps));
+    }
     if let Some(cpu) = cpu(rows) {
         let _ = write!(text, "\nCPU time for one answer, ms, by process:\n\n{}", markdown(&cpu));
+    }
+    if let Some(memory) = memory(rows) {
+        let _ = write!(text, "\nPeak resident memory since a process's start, MiB:\n\n{}", markdown(&memory));
     }
     text
 }
@@ -121,6 +138,40 @@ fn errors(cell: &Cell) -> String {
         return "0".into();
     }
     cell.kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect::<Vec<_>>().join(", ")
+}
+
+/// The table of gaps, of the cells that have any.
+fn gaps(rows: &Rows, base: Option<&str>) -> Option<Vec<Vec<String>>> {
+    let mut head = ["", "clients", "p50", "p99", "max"].map(str::to_owned).to_vec();
+    if let Some(base) = base {
+        head.push(format!("p99 over {base}"));
+    }
+    head.push("gaps".into());
+    let mut table = vec![head];
+    let of = |name: &str, clients: usize| rows.get(name, clients).and_then(|cell| cell.gaps.as_ref());
+    for (clients, name) in rows.clients.iter().flat_map(|clients| rows.names.iter().map(move |name| (clients, name))) {
+        let Some(gaps) = of(name, *clients) else { continue };
+        let mut row = vec![name.clone(), clients.to_string()];
+        row.extend([gaps.p50_ms, gaps.p99_ms, gaps.max_ms].map(|ms| format!("{ms:.2}")));
+        if let Some(base) = base {
+            row.push(of(base, *clients).map_or("-".into(), |base| format!("{:+.2}", gaps.p99_ms - base.p99_ms)));
+        }
+        row.push(gaps.count.to_string());
+        table.push(row);
+    }
+    (table.len() > 1).then_some(table)
+}
+
+/// The table of memory: one figure for each process, for its peak never sinks.
+fn memory(rows: &Rows) -> Option<Vec<Vec<String>>> {
+    let mut peaks: BTreeMap<&str, f64> = BTreeMap::new();
+    for (process, peak) in rows.cells.values().flat_map(|cell| &cell.peak_mib) {
+        let highest = peaks.entry(process).or_default();
+        *highest = highest.max(*peak);
+    }
+    let head = vec![vec![String::new(), "MiB".into()]];
+    let rows = peaks.iter().map(|(process, peak)| vec![(*process).to_owned(), format!("{peak:.0}")]);
+    (!peaks.is_empty()).then(|| head.into_iter().chain(rows).collect())
 }
 
 /// The CPU table; processes that did nothing in any of the cells are left out.
@@ -177,6 +228,8 @@ mod tests {
             first_byte_p50_ms: p50_ms,
             bytes: 1.0,
             cpu_ms: BTreeMap::new(),
+            peak_mib: BTreeMap::new(),
+            gaps: None,
         }
     }
 
@@ -206,6 +259,26 @@ mod tests {
     fn without_a_base_at_that_number_of_clients_nothing_is_compared() {
         let rows = Rows::new(vec![cell("plain", 1, 1.0, 1.0, &[]), cell("turn", 16, 1.0, 1.0, &[])]);
         assert_eq!(row(&render(&rows, Some("plain")), "turn")[7..9], ["-", "-"]);
+    }
+
+    #[test]
+    fn gaps_are_compared_with_the_base_at_the_same_number_of_clients() {
+        let with = |name, clients, p99_ms, max_ms| {
+            let gaps = Gaps { count: 5, p50_ms: 20.0, p99_ms, max_ms };
+            Cell { gaps: Some(gaps), ..cell(name, clients, 1.0, 1.0, &[]) }
+        };
+        let rounds = [with("mock", 64, 21.0, 22.0), with("turn", 64, 22.0, 40.0), with("turn", 64, 24.0, 90.0)];
+        let text = render(&Rows::new([rounds.as_slice(), &[with("turn", 1, 21.0, 21.0)]].concat()), Some("mock"));
+        let table = text.split("Time between").nth(1).unwrap();
+        assert_eq!(row(table, " 1 |")[1..8], ["turn", "1", "20.00", "21.00", "21.00", "-", "5"]);
+        assert_eq!(row(table, "90.00")[1..8], ["turn", "64", "20.00", "23.00", "90.00", "+2.00", "10"]);
+    }
+
+    #[test]
+    fn a_processs_peak_is_that_of_all_cells() {
+        let with = |clients, peak| Cell { peak_mib: BTreeMap::from([("astra-edge".into(), peak)]), ..cell("turn", clients, 1.0, 1.0, &[]) };
+        let text = render(&Rows::new(vec![with(1, 40.0), with(16, 52.4), with(1, 52.6)]), None);
+        assert_eq!(row(text.split("Peak").nth(1).unwrap(), "astra-edge")[1..3], ["astra-edge", "53"]);
     }
 
     #[test]

@@ -1,4 +1,7 @@
-//! CPU time of processes and their descendants, from Linux's `/proc`. On two cores this, not waiting, is what bounds the requests a second.
+//! CPU time and memory of processes and their descendants, from Linux's `/proc`. On two cores CPU time, not waiting, is what bounds the
+//! requests a second.
+//!
+//! Memory of several processes is the sum of theirs: what they share is counted once for each. That says nothing useful of Postgres.
 
 use std::collections::{BTreeMap, HashMap};
 use std::str::FromStr;
@@ -30,26 +33,37 @@ impl FromStr for Watched {
 }
 
 /// CPU seconds used so far, by name. Empty where there is no `/proc`.
-pub(crate) fn read(watched: &[Watched]) -> BTreeMap<String, f64> {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return BTreeMap::new() };
-    let all: HashMap<u32, (u32, u64)> = entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter_map(|pid: u32| Some((pid, stat(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?)))
-        .collect();
-    let mut used = BTreeMap::new();
-    for Watched { name, pid } in watched {
-        let ticks: u64 = all.iter().filter(|(candidate, _)| descends(&all, **candidate, *pid)).map(|(_, (_, ticks))| ticks).sum();
-        #[expect(clippy::cast_precision_loss, reason = "ticks of a benchmark are far below 2^52")]
-        let seconds = ticks as f64 / TICKS_PER_SECOND;
-        *used.entry(name.clone()).or_default() += seconds;
-    }
-    used
+pub(crate) fn cpu(watched: &[Watched]) -> BTreeMap<String, f64> {
+    let all = processes();
+    #[expect(clippy::cast_precision_loss, reason = "ticks of a benchmark are far below 2^52")]
+    let seconds =
+        |pid: u32| tree(&all, pid).filter_map(|pid| all.get(&pid)).map(|(_, ticks)| *ticks).sum::<u64>() as f64 / TICKS_PER_SECOND;
+    watched.iter().filter(|_| !all.is_empty()).map(|Watched { name, pid }| (name.clone(), seconds(*pid))).collect()
+}
+
+/// The most memory that was resident at once since each process's start, in MiB, by name.
+pub(crate) fn peak_mib(watched: &[Watched]) -> BTreeMap<String, f64> {
+    let all = processes();
+    #[expect(clippy::cast_precision_loss, reason = "a machine has far less than 2^52 KiB")]
+    let mib = |pid: u32| tree(&all, pid).filter_map(peak_kib).sum::<u64>() as f64 / 1024.0;
+    watched.iter().filter(|_| !all.is_empty()).map(|Watched { name, pid }| (name.clone(), mib(*pid))).collect()
 }
 
 /// CPU seconds used between two readings, by name.
 pub(crate) fn between(before: &BTreeMap<String, f64>, after: &BTreeMap<String, f64>) -> BTreeMap<String, f64> {
     after.iter().map(|(name, seconds)| (name.clone(), (seconds - before.get(name).unwrap_or(&0.0)).max(0.0))).collect()
+}
+
+/// All processes: their parent, and their ticks.
+fn processes() -> HashMap<u32, (u32, u64)> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return HashMap::new() };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter_map(|pid: u32| Some((pid, stat(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?))).collect()
+}
+
+/// A process and its descendants.
+fn tree(all: &HashMap<u32, (u32, u64)>, root: u32) -> impl Iterator<Item = u32> {
+    all.keys().copied().filter(move |pid| descends(all, *pid, root))
 }
 
 fn descends(all: &HashMap<u32, (u32, u64)>, mut pid: u32, ancestor: u32) -> bool {
@@ -70,9 +84,30 @@ fn stat(line: &str) -> Option<(u32, u64)> {
     Some((fields.get(1)?.parse().ok()?, ticks))
 }
 
+fn peak_kib(pid: u32) -> Option<u64> {
+    high_water(&std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
+}
+
+/// The peak of the resident set in KiB from `/proc/PID/status`.
+fn high_water(status: &str) -> Option<u64> {
+    status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.trim().strip_suffix(" kB")?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_peak_of_memory_is_read() {
+        assert_eq!(high_water("Name:\ta\nVmHWM:\t   10240 kB\nVmRSS:\t 9000 kB\n"), Some(10240));
+        assert_eq!(high_water("Name:\tkthreadd\n"), None);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn this_process_has_a_peak() {
+        assert!(peak_mib(&[Watched::this("this")])["this"] > 0.1);
+    }
 
     #[test]
     fn a_stat_line_with_brackets_in_the_name() {
