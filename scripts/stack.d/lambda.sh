@@ -49,3 +49,5 @@ stop_functions() {
   released "$ASTRA_PORT"
   rm -f "$DEV/lambda.pid"
 }
+
+end_functions() { stop_functions; }

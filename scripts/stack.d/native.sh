@@ -45,3 +45,12 @@ stop_functions() {
   released "$ASTRA_PORT"
   rm -f "$DEV/server.pid"
 }
+
+end_functions() {
+  local pid
+  pid="$(functions_pid)"
+  [ -n "$pid" ] || return 0
+  kill -TERM "$pid"
+  gone "$pid" 400 || die "astra-edge ($pid) does not end within 40 s of SIGTERM"
+  rm -f "$DEV/server.pid"
+}

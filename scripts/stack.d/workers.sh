@@ -117,3 +117,5 @@ stop_functions() {
   released "$INVOKE_PORT"
   rm -f "$DEV/workerd.pid"
 }
+
+end_functions() { stop_functions; }

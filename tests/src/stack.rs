@@ -20,6 +20,12 @@ pub async fn restart_functions() {
     run(&["restart", "functions"]).await;
 }
 
+/// Asks the functions to end, waits until they have, and starts them again. Where their host knows of no such thing they are killed.
+pub async fn end_and_start_functions() {
+    run(&["stop", "functions"]).await;
+    run(&["start", "functions"]).await;
+}
+
 /// Stops Postgres and starts it again.
 pub async fn restart_postgres() {
     run(&["restart", "postgres"]).await;

@@ -22,7 +22,7 @@ use rows::{Alive, At, Dead, Expired, Finish, Grow, Growing, Of, Read, Saved, Sta
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-/// How often a statement is sent when the database was not taking work: others' locks, a connection that died while it was kept.
+/// How often a statement is sent that the database has rolled back for others' sake.
 pub const SENDS: usize = 3;
 
 /// How often a decision is made anew because others were quicker. Each time somebody else got something, so it ends soon: near a limit a decision
@@ -39,7 +39,8 @@ pub struct RowsCounter<'a, D> {
     workspace: WorkspaceId,
 }
 
-/// Sends a statement again while the database is not taking work. Without a pause: what passes by itself at once is another's lock and a dead connection.
+/// Sends a statement again that was rolled back because of what others did at the same moment (SQLSTATE class 40), or that a pooler could not place (08): both are
+/// told at once, and pass at once. What has taken its time, or nobody is there for, is the caller's to try again.
 #[derive(Debug)]
 struct Again<'a, D>(&'a D);
 
@@ -48,7 +49,9 @@ impl<D: Database> Database for Again<'_, D> {
         let mut sent = self.0.query(statement, params).await;
         for _ in 1..SENDS {
             match &sent {
-                Err(error) if error.is_passing() => sent = self.0.query(statement, params).await,
+                Err(StoreError::Fault(state)) if state.starts_with("40") || state.starts_with("08") => {
+                    sent = self.0.query(statement, params).await
+                }
                 _ => break,
             }
         }

@@ -136,3 +136,56 @@ async fn a_crash_under_load_is_got_over_again_and_again() {
     .await;
     assert_whole(&ws).await;
 }
+
+#[tokio::test]
+async fn functions_that_are_asked_to_end_during_a_hundred_streams_settle_all_of_them() {
+    let model = Scripted::obedient(20, 100).await;
+    let ws = workspace_on(&model).await;
+    ws.patch_limits(&json!({ "maxCostUsdPerMonth": 100 })).await;
+    let streams = (0..100).map(|n| {
+        let ws = ws.clone();
+        tokio::spawn(async move { ws.stream(&format!("number {n}")).await })
+    });
+    let mut running = Vec::new();
+    for stream in streams.collect::<Vec<_>>() {
+        let mut stream = stream.await.unwrap();
+        let turn = stream.next_named("turn.started").await.data["turnId"].clone();
+        running.push(tokio::spawn(async move {
+            let mut last = String::new();
+            while let Ok(Some(event)) = stream.try_next().await {
+                last = event.name;
+            }
+            (turn, last)
+        }));
+    }
+    stack::end_and_start_functions().await;
+    let mut completed = Vec::new();
+    for stream in running {
+        let (turn, last) = stream.await.unwrap();
+        if last == "turn.completed" {
+            completed.push(turn);
+        }
+    }
+    if environment::host() == "native" {
+        assert_eq!(completed.len(), 100, "a server that is asked to end finishes what has begun");
+    }
+    let database = Db::connect().await;
+    let patience = environment::model_timeout() + PATIENCE;
+    let ledger = wait::until("all entries", patience, async || {
+        // The next turn of a workspace ends those that have died.
+        ws.held().await;
+        let ledger = database.ledger(&ws.id).await;
+        if ledger.iter().filter(|entry| entry["kind"] == "turn").count() == 100 { Ok(ledger) } else { Err(ledger.len()) }
+    })
+    .await;
+    for turn in completed {
+        let entry = ledger.iter().find(|entry| entry["turn_id"] == turn).expect("an entry for a turn that was told to be complete");
+        assert_eq!((&entry["source"], &entry["output_tokens"]), (&json!("provider"), &json!(20)));
+    }
+    wait::until("all holds to end", patience, async || match ws.held().await {
+        0 => Ok(()),
+        held => Err(held),
+    })
+    .await;
+    assert_whole(&ws).await;
+}

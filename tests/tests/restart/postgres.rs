@@ -114,3 +114,65 @@ async fn a_restart_of_postgres_in_the_middle_of_many_turns_leaves_none_half_save
     assert!(told.len() >= 10, "most went through: {}", told.len());
     assert_whole(&ws).await;
 }
+
+/// Lets nobody of the functions' roles connect any more, as a database at its limit does, for as long as this lives.
+struct Full(Db);
+
+const ROLES: [&str; 4] = ["astra_provision", "astra_invoke", "astra_quota", "astra_billing"];
+
+impl Full {
+    async fn now() -> Self {
+        let database = Db::connect().await;
+        Self::limit(&database, "0").await;
+        for role in ROLES {
+            database.run(&format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{role}'")).await;
+        }
+        Self(database)
+    }
+
+    async fn limit(database: &Db, limit: &str) {
+        for role in ROLES {
+            database.run(&format!("ALTER ROLE {role} CONNECTION LIMIT {limit}")).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_postgres_at_its_connection_limit_refuses_turns_and_all_is_well_after_it() {
+    let model = Scripted::start(vec![scripted::answer(&["fine"], 0, 5, 1)]).await;
+    let ws = workspace_on(&model).await;
+    ws.turn("before").await.ok(200);
+    let full = Full::now().await;
+    // A turn whose statements found a connection just in time may still go through.
+    wait::until("a refusal", SOON, async || match ws.turn("is there room?").await.status {
+        503 => Ok(()),
+        status => Err(status),
+    })
+    .await;
+    let asked = model.calls().len();
+    for _ in 0..3 {
+        assert_unavailable(ws.turn("is there room?").await);
+        assert_unavailable(ws.owner.get(&ws.path("")).await);
+    }
+    assert_eq!(model.calls().len(), asked, "no model is called for a turn that could not begin");
+    Full::limit(&full.0, "-1").await;
+    until_it_works(&ws, "after").await;
+    assert_whole(&ws).await;
+}
+
+#[tokio::test]
+async fn a_postgres_that_hangs_is_given_up_and_all_is_well_after_it() {
+    a_well_stack().await;
+    let ws = Workspace::with(&json!({ "maxCostUsdPerMonth": 1 }), &[template::local("assistant")]).await;
+    ws.turn("before").await.ok(200);
+    let locks = Db::connect().await;
+    locks.run("BEGIN; LOCK TABLE public.workspaces IN ACCESS EXCLUSIVE MODE").await;
+    let path = ws.path("");
+    let both = async { tokio::join!(ws.turn("do you hang?"), ws.owner.get(&path)) };
+    let (turn, read) = tokio::time::timeout(2 * SOON, both).await.expect("a request hangs with the database");
+    assert_unavailable(turn);
+    assert_unavailable(read);
+    locks.run("ROLLBACK").await;
+    until_it_works(&ws, "after").await;
+    assert_whole(&ws).await;
+}
