@@ -66,21 +66,7 @@ impl Scripted {
     /// Starts one that keeps a provider's promises: as many one-token words as it is let by `max_tokens`, at most `words`, and a count
     /// of the prompt that is not above its bytes.
     pub async fn obedient(words: i64, millis_between: u64) -> Self {
-        Self::directed(move |_, body| {
-            let allowed = ["max_completion_tokens", "max_tokens"].iter().find_map(|name| body[name].as_i64()).unwrap_or(i64::MAX);
-            let count = words.min(allowed);
-            let mut acts = vec![OK];
-            for _ in 0..count {
-                acts.extend([Act::Pause(Duration::from_millis(millis_between)), delta("word ")]);
-            }
-            let prompt =
-                body["messages"].as_array().into_iter().flatten().map(|m| m["content"].as_str().unwrap_or_default().len()).sum::<usize>()
-                    / 4;
-            acts.extend([finish(if count < words { "length" } else { "stop" }), usage(i64::try_from(prompt).unwrap_or(i64::MAX), count)]);
-            acts.extend(done());
-            acts
-        })
-        .await
+        Self::directed(move |_, body| obey(body, words, millis_between)).await
     }
 
     /// Starts one whose scripts are chosen by the call.
@@ -225,6 +211,21 @@ pub fn answer(pieces: &[&str], millis_between: u64, prompt_tokens: i64, completi
         acts.push(delta(piece));
     }
     acts.extend([finish("stop"), usage(prompt_tokens, completion_tokens)]);
+    acts.extend(done());
+    acts
+}
+
+/// As many one-token words as the call's `max_tokens` lets say, at most `words`, with a pause before each; then the count.
+pub fn obey(body: &Value, words: i64, millis_between: u64) -> Vec<Act> {
+    let allowed = ["max_completion_tokens", "max_tokens"].iter().find_map(|name| body[name].as_i64()).unwrap_or(i64::MAX);
+    let count = words.min(allowed);
+    let mut acts = vec![OK];
+    for _ in 0..count {
+        acts.extend([Act::Pause(Duration::from_millis(millis_between)), delta("word ")]);
+    }
+    let prompt =
+        body["messages"].as_array().into_iter().flatten().map(|m| m["content"].as_str().unwrap_or_default().len()).sum::<usize>() / 4;
+    acts.extend([finish(if count < words { "length" } else { "stop" }), usage(i64::try_from(prompt).unwrap_or(i64::MAX), count)]);
     acts.extend(done());
     acts
 }

@@ -30,6 +30,15 @@ impl Stream {
 
     /// The same with more headers.
     pub async fn open_with(api: &Api, path: &str, body: &Value, headers: &[(&str, &str)]) -> Self {
+        let opened = Self::try_open_with(api, path, body, headers).await;
+        opened.unwrap_or_else(|(status, said)| panic!("{path}: no stream but {status}: {said}"))
+    }
+
+    /// The same where something else than events may come.
+    ///
+    /// # Errors
+    /// The status and the body of what came.
+    pub async fn try_open_with(api: &Api, path: &str, body: &Value, headers: &[(&str, &str)]) -> Result<Self, (u16, String)> {
         let mut request = api.request(Method::POST, path).json(body).header("accept", "text/event-stream");
         for (name, value) in headers {
             request = request.header(name, value);
@@ -37,12 +46,11 @@ impl Stream {
         let response = request.open().await.unwrap_or_else(|error| panic!("{path}: no answer: {error:?}"));
         let status = response.status().as_u16();
         let content_type = response.headers().get("content-type").and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+        assert!(response.headers().contains_key("x-request-id"), "{path}: an answer without X-Request-Id");
         if status != 200 || !content_type.starts_with("text/event-stream") {
-            let said = response.text().await.unwrap_or_default();
-            panic!("{path}: no stream but {status} {content_type}: {said}");
+            return Err((status, response.text().await.unwrap_or_default()));
         }
-        assert!(response.headers().contains_key("x-request-id"), "{path}: a stream without X-Request-Id");
-        Self { response, buffer: Vec::new() }
+        Ok(Self { response, buffer: Vec::new() })
     }
 
     /// The next event; `None` at the end. Comments are passed over.
