@@ -50,7 +50,7 @@ impl<D: Database> Database for Again<'_, D> {
         for _ in 1..SENDS {
             match &sent {
                 Err(StoreError::Fault(state)) if state.starts_with("40") || state.starts_with("08") => {
-                    sent = self.0.query(statement, params).await
+                    sent = self.0.query(statement, params).await;
                 }
                 _ => break,
             }
