@@ -1,7 +1,7 @@
 # The functions. A new one is one entry here and one in var.database_urls; its routes, role, secrets, log and alarms follow.
 #
 #   paths     its routes: each of these exactly
-#   prefixes  its routes: each of these, and all below it. tests/routes compares both with functions/NAME/src/routes.rs
+#   prefixes  its routes: each of these, and all below it. tests/api.tftest.hcl compares both with functions/NAME/src/routes.rs
 #   stream    the answer is sent on as it is written. Such a function is built to stream every answer, so it holds for all its routes
 #   timeout   seconds, unless var.functions says otherwise
 #   secrets   what it reads of var.secrets, and so may read in AWS

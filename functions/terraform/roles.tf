@@ -6,8 +6,6 @@ locals {
       Effect    = "Allow"
       Action    = "sts:AssumeRole"
       Principal = { Service = "lambda.amazonaws.com" }
-      # Only this account's functions: no other account can have Lambda take the role on its behalf.
-      Condition = { StringEquals = { "aws:SourceAccount" = local.account } }
     }]
   })
 

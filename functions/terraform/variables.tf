@@ -56,15 +56,15 @@ variable "functions" {
     error_message = "functions has a function that does not exist. There are: ${join(", ", keys(local.functions))}."
   }
   validation {
-    condition     = alltrue([for function in values(var.functions) : try(function.memory_mb >= 128 && function.memory_mb <= 10240, function.memory_mb == null)])
+    condition     = alltrue([for function in values(var.functions) : function.memory_mb == null ? true : function.memory_mb >= 128 && function.memory_mb <= 10240])
     error_message = "memory_mb is from 128 to 10240."
   }
   validation {
-    condition     = alltrue([for function in values(var.functions) : try(function.timeout_seconds >= 1 && function.timeout_seconds <= 900, function.timeout_seconds == null)])
+    condition     = alltrue([for function in values(var.functions) : function.timeout_seconds == null ? true : function.timeout_seconds >= 1 && function.timeout_seconds <= 900])
     error_message = "timeout_seconds is from 1 to 900."
   }
   validation {
-    condition     = alltrue([for function in values(var.functions) : try(function.reserved_concurrency >= 1, function.reserved_concurrency == null)])
+    condition     = alltrue([for function in values(var.functions) : function.reserved_concurrency == null ? true : function.reserved_concurrency >= 1])
     error_message = "reserved_concurrency is at least 1: with 0 the function would never run."
   }
   validation {
@@ -172,7 +172,7 @@ variable "vpc" {
   default = null
 
   validation {
-    condition     = try(length(var.vpc.subnet_ids) >= 2 && length(var.vpc.security_group_ids) >= 1, var.vpc == null)
+    condition     = var.vpc == null ? true : length(var.vpc.subnet_ids) >= 2 && length(var.vpc.security_group_ids) >= 1
     error_message = "vpc needs at least two subnets and one security group."
   }
 }
@@ -186,11 +186,11 @@ variable "domain" {
   default = null
 
   validation {
-    condition     = try(can(regex("^([a-z0-9-]+\\.)+[a-z]+$", var.domain.name)), var.domain == null)
+    condition     = var.domain == null ? true : can(regex("^([a-z0-9-]+\\.)+[a-z]+$", var.domain.name))
     error_message = "domain.name is a host name, as api.example.com."
   }
   validation {
-    condition     = try(can(regex("^arn:aws[a-z-]*:acm:", var.domain.certificate_arn)), var.domain == null)
+    condition     = var.domain == null ? true : can(regex("^arn:aws[a-z-]*:acm:", var.domain.certificate_arn))
     error_message = "domain.certificate_arn is the ARN of a certificate in ACM."
   }
 }
