@@ -45,3 +45,7 @@ mock_resource "aws_secretsmanager_secret" {
 mock_resource "aws_lambda_layer_version" {
   defaults = { arn = "arn:aws:lambda:eu-central-1:111122223333:layer:mock:1" }
 }
+
+mock_resource "aws_db_proxy_default_target_group" {
+  defaults = { name = "default" }
+}
