@@ -1,7 +1,7 @@
 # One REST API for all routes, so that there is one address, as /openapi.json says. It streams what invoke-turn streams; an HTTP API does not.
 #
-# It is written as an OpenAPI document because aws_api_gateway_integration has no response_transfer_mode before provider 6.25, while the
-# document has had responseTransferMode as long as API Gateway streams. Methods are the functions' own business, CORS and authorization too:
+# It is written as an OpenAPI document because aws_api_gateway_integration has no response_transfer_mode in version 5 of the provider; the
+# document has responseTransferMode with any. Methods are the functions' own business, CORS and authorization too:
 # every method of a path goes to its function, which verifies the bearer token itself.
 locals {
   integrations = {
@@ -34,6 +34,7 @@ locals {
     DEFAULT_5XX                  = { status = 503, code = "unavailable", title = "A needed part is away", detail = "The function did not answer. Try again." }
     MISSING_AUTHENTICATION_TOKEN = { status = 404, code = "not_found", title = "Not found", detail = "No such route. GET /openapi.json lists them." }
     REQUEST_TOO_LARGE            = { status = 413, code = "payload_too_large", title = "Body too large", detail = "The body is larger than 1048576 bytes." }
+    WAF_FILTERED                 = { status = 403, code = "forbidden", title = "Forbidden", detail = "A firewall in front of the API has refused the request." }
     THROTTLED                    = { status = 503, code = "unavailable", title = "A needed part is away", detail = "Too many requests at once. Try again in a second." }
   }
 
@@ -57,10 +58,13 @@ locals {
     x-amazon-apigateway-gateway-responses = {
       for kind, problem in local.gateway_problems : kind => {
         statusCode = problem.status
-        responseParameters = {
-          "gatewayresponse.header.Content-Type" = "'application/problem+json'"
-          "gatewayresponse.header.X-Request-Id" = "context.requestId"
-        }
+        responseParameters = merge(
+          {
+            "gatewayresponse.header.Content-Type" = "'application/problem+json'"
+            "gatewayresponse.header.X-Request-Id" = "context.requestId"
+          },
+          problem.status == 503 ? { "gatewayresponse.header.Retry-After" = "'1'" } : {},
+        )
         # Not jsonencode: it would not leave the order, and $context is API Gateway's to fill in.
         responseTemplates = {
           "application/json" = "{\"type\":\"urn:astra-edge:problem:${problem.code}\",\"title\":\"${problem.title}\",\"status\":${problem.status},\"code\":\"${problem.code}\",\"detail\":\"${problem.detail}\",\"requestId\":\"$context.requestId\"}"
@@ -75,7 +79,6 @@ resource "aws_api_gateway_rest_api" "this" {
   body = jsonencode(local.api)
   # What the document no longer has is to go.
   put_rest_api_mode            = "overwrite"
-  fail_on_warnings             = true
   disable_execute_api_endpoint = var.domain != null
 
   endpoint_configuration {
