@@ -2,9 +2,10 @@
 
 #[cfg(not(target_arch = "wasm32"))]
 fn main() -> std::process::ExitCode {
-    gateway::lambda::run(gateway::rules::Function::Billing, billing::routes::router::<gateway::lambda::LambdaHost>(), |_| {
-        gateway::lambda::NoEvents
-    })
+    use astra_host::lambda::events::NoEvents;
+    use gateway::{lambda, rules::Function};
+
+    lambda::run(Function::Billing, billing::routes::router::<lambda::LambdaHost>(), |_| Ok(()), |_, _| Ok(NoEvents))
 }
 
 #[cfg(target_arch = "wasm32")]

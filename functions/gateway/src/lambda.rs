@@ -1,35 +1,42 @@
 //! A function on AWS Lambda: its routes, and beside them what comes from a schedule or a queue, in one binary.
 //!
-//! One environment does one invocation at a time and is frozen in between. So an invocation must not be over before its background work is: a turn goes on
-//! when its client has hung up, and its end is what is paid. An invocation is over when the runtime asks for the next one (and not when its answer has been
-//! sent), so [`Whole`], the outermost layer, lets the runtime ask only when all tasks are finished: whether the answer was taken whole, broke off, or was
-//! there before the work was.
+//! One environment does one invocation at a time and is frozen in between, so an invocation must not be over before its background work is: a turn goes on
+//! when its client has hung up, and its end is what is paid. [`Whole`] sees to it, whether an answer was taken whole, broke off, or was there before the work.
 //!
-//! - Routes: a REST API or a function's address (payloads of both forms). `LAMBDA_INVOKE_MODE=RESPONSE_STREAM` says that the answer is streamed, as the
-//!   integration in front must say too; else it is sent whole.
-//! - A schedule: the constant `{"source": "astra.schedule", "task": "…"}`. An error makes `EventBridge` send it again.
-//! - A queue: SQS batches. Messages that fail are told one by one (`batchItemFailures`), so that the others are not sent again.
+//! - Routes: a REST API, an HTTP API or a function's address (payloads of both forms), with what the gateway does in front ([`App`]).
+//!   `LAMBDA_INVOKE_MODE=RESPONSE_STREAM` says that the answer is streamed, as the integration in front must say too: one that does not stream would hand
+//!   on a streamed answer's raw form. Unless set answers are sent whole.
+//! - A schedule and a queue: [`astra_host::lambda::events`].
+//!
+//! Everything is set up before the first event is asked for: an environment that cannot serve does not start, and its log says what to set.
 
 use crate::app::{App, Part};
 use crate::rules::Function;
 use astra_host::Shared;
-use astra_host::native::{self, Addresses, NativeHost, Process, Rows, SetupError};
-use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
+use astra_host::lambda::aws::OpenError;
+use astra_host::lambda::event::Event;
+use astra_host::lambda::events::{EventError, Events, batch};
+use astra_host::lambda::secrets::{SecretError, Variables};
+use astra_host::lambda::whole::Whole;
+use astra_host::native::{Addresses, NativeHost, Process, Rows, SetupError, log};
+use astra_host::stream::TurnHost;
+use astra_host::web::X_REQUEST_ID;
+use astra_kernel::ConfigError;
 use axum::Router;
 use axum::body::{Body, BodyDataStream};
+use axum::extract::Request;
 use axum::response::Response;
+use http::{HeaderValue, Uri};
 use lambda_http::request::LambdaRequest;
 use lambda_http::{Adapter, RequestExt as _};
-use lambda_runtime::{FunctionResponse, LambdaEvent, LambdaInvocation, MetadataPrelude, Runtime, StreamResponse};
+use lambda_runtime::{Context, Error, FunctionResponse, LambdaEvent, MetadataPrelude, Runtime, Service as _, StreamResponse, service_fn};
+use serde::Serialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use std::convert::Infallible;
-use std::future::Future;
-use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use tokio_util::task::TaskTracker;
-use tower_service::Service;
 
 /// The host of a function on Lambda.
 pub type LambdaHost = NativeHost<Rows>;
@@ -37,208 +44,147 @@ pub type LambdaHost = NativeHost<Rows>;
 /// One environment does one invocation at a time: a turn's own calls and its signs of life.
 const POOL_SIZE: usize = 2;
 
-/// Why an event was not dealt with. Whoever sent it sends it again.
+/// Why an environment does not start.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct EventError(pub String);
-
-/// What a function does besides answering requests.
-pub trait Events: Send + Sync + 'static {
-    /// Does what a schedule asks for.
-    fn scheduled(&self, task: &str) -> impl Future<Output = Result<(), EventError>> + Send;
-
-    /// Deals with a queue's message. May come more than once.
-    fn message(&self, body: &str) -> impl Future<Output = Result<(), EventError>> + Send;
+enum StartError {
+    #[error("the runtime: {0}")]
+    Runtime(#[from] std::io::Error),
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    #[error(transparent)]
+    Events(#[from] OpenError),
+    #[error("{0}")]
+    Loop(Error),
 }
 
-/// A function that has routes only.
-#[derive(Debug, Clone, Copy)]
-pub struct NoEvents;
-
-impl Events for NoEvents {
-    async fn scheduled(&self, task: &str) -> Result<(), EventError> {
-        Err(EventError(format!("this function has no scheduled task {task}")))
-    }
-
-    async fn message(&self, _: &str) -> Result<(), EventError> {
-        Err(EventError("this function reads no queue".into()))
-    }
-}
-
-/// What a function can use to deal with events.
-#[derive(Debug, Clone)]
-pub struct Tools {
-    /// The counters.
-    pub counters: Rows,
-    /// Configuration.
-    pub shared: Arc<Shared>,
-}
-
-type Reply = FunctionResponse<Value, BodyDataStream>;
-
-/// One function.
-struct Lambda<E> {
-    app: Arc<App<LambdaHost>>,
-    tasks: TaskTracker,
-    events: E,
-    streams: bool,
-}
-
-/// Runs a function until its environment ends.
-pub fn run<E: Events>(function: Function, router: Router, events: impl FnOnce(Tools) -> E) -> ExitCode {
+/// Runs a function until its environment ends. `check` reads what it needs to be set beside `TOKEN_KEYS` and the database; `events` makes what deals with
+/// events that are no requests, of configuration and counters.
+///
+/// - `DATABASE_URL` (or the function's own of the server's): the address of the function's role. `DATABASE_URL_QUOTA`: of the counter's, `astra_quota`.
+///   `DATABASE_POOL_SIZE`: 2 unless set.
+/// - `LAMBDA_INVOKE_MODE`: `RESPONSE_STREAM`, or `BUFFERED`, as it is unless set.
+/// - Instead of any `NAME`: `NAME_SECRET_ARN` or `NAME_SSM_PARAMETER` ([`astra_host::lambda::secrets`]).
+pub fn run<E: Events>(
+    function: Function,
+    router: Router,
+    check: fn(&Shared) -> Result<(), ConfigError>,
+    events: fn(&Shared, Rows) -> Result<E, OpenError>,
+) -> ExitCode {
     // One core at most, and often a fraction of one.
-    let done = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| error.to_string())
-        .and_then(|runtime| runtime.block_on(serve(function, router, events)));
-    match done {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::from);
+    match runtime.and_then(|runtime| runtime.block_on(serve(function, router, check, events))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{}: {error}", function.name());
+            log(&serde_json::json!({ "event": "start", "function": function.name(), "error": error.to_string() }).to_string());
             ExitCode::FAILURE
         }
     }
 }
 
-async fn serve<E: Events>(function: Function, router: Router, events: impl FnOnce(Tools) -> E) -> Result<(), String> {
-    let tasks = TaskTracker::new();
-    let lambda = Arc::new(set_up(function, router, events, tasks.clone()).map_err(|error| error.to_string())?);
-    let handler = lambda_runtime::service_fn(move |event| {
-        let lambda = Arc::clone(&lambda);
-        async move { lambda.handle(event).await }
-    });
-    Runtime::new(handler).layer(WholeLayer(tasks)).run().await.map_err(|error| error.to_string())
-}
-
-fn set_up<E: Events>(
+async fn serve<E: Events>(
     function: Function,
     router: Router,
-    events: impl FnOnce(Tools) -> E,
-    tasks: TaskTracker,
-) -> Result<Lambda<E>, SetupError> {
-    let shared = native::environment();
+    check: fn(&Shared) -> Result<(), ConfigError>,
+    events: fn(&Shared, Rows) -> Result<E, OpenError>,
+) -> Result<(), StartError> {
+    let shared = Variables::of_process().with_secrets().await?.shared();
     shared.token_keys()?;
-    let mut addresses = Addresses::new(&shared, POOL_SIZE)?;
-    let pool = addresses.pool(function.own_address())?;
-    let counters = Rows::new(addresses.pool("DATABASE_URL_QUOTA")?);
+    check(&shared)?;
+    let streams = streams(&shared)?;
     let allowed_origins = shared.setting("ALLOWED_ORIGINS").unwrap_or_default();
-    let streams = shared.setting("LAMBDA_INVOKE_MODE").is_some_and(|mode| mode == "RESPONSE_STREAM");
-    let process = Process::new(shared, counters.clone(), tasks.clone())?;
-    let host = NativeHost::new(Arc::clone(&process), pool);
-    let app = App::new(allowed_origins, host.clone(), [Part { function, router, host }]);
-    let events = events(Tools { counters, shared: process.shared() });
-    Ok(Lambda { app: Arc::new(app), tasks, events, streams })
+    let (pool, counters) = {
+        let mut addresses = Addresses::new(&shared, POOL_SIZE)?;
+        (addresses.pool(function.own_address())?, Rows::new(addresses.pool("DATABASE_URL_QUOTA")?))
+    };
+    let events = events(&shared, counters.clone())?;
+    let tasks = TaskTracker::new();
+    let host = NativeHost::new(Process::new(shared, counters, tasks.clone())?, pool);
+    let app = Arc::new(App::new(allowed_origins, host.clone(), [Part { function, router, host }]));
+    let lambda = Arc::new(Lambda { function, app, tasks: tasks.clone(), events, streams });
+    let handler = service_fn(move |event| Arc::clone(&lambda).handle(event));
+    Runtime::new(handler).layer(Whole::new(tasks)).run().await.map_err(StartError::Loop)
 }
 
-impl<E: Events> Lambda<E> {
-    async fn handle(self: Arc<Self>, LambdaEvent { payload, context }: LambdaEvent<Value>) -> Result<Reply, lambda_runtime::Error> {
-        if payload["source"] == "astra.schedule" {
-            self.events.scheduled(payload["task"].as_str().unwrap_or_default()).await?;
-            return Ok(FunctionResponse::BufferedResponse(Value::Null));
-        }
-        if payload["Records"][0]["eventSource"] == "aws:sqs" {
-            let batch = serde_json::from_value(payload).map_err(|error| EventError(format!("a batch out of form: {error}")))?;
-            return Ok(reply(&self.batch(batch).await)?);
-        }
-        let request: LambdaRequest =
-            serde_json::from_value(payload).map_err(|_| EventError("neither a request nor a schedule nor a queue's batch".into()))?;
-        let event = LambdaEvent::new(request, context);
+fn streams(shared: &Shared) -> Result<bool, ConfigError> {
+    const NAME: &str = "LAMBDA_INVOKE_MODE";
+    match shared.setting(NAME).as_deref() {
+        Some("RESPONSE_STREAM") => Ok(true),
+        None | Some("BUFFERED") => Ok(false),
+        Some(_) => Err(ConfigError::Malformed(NAME, "it is RESPONSE_STREAM or BUFFERED".to_owned())),
+    }
+}
+
+type Reply = FunctionResponse<Value, BodyDataStream>;
+
+/// One function.
+struct Lambda<H, E> {
+    function: Function,
+    app: Arc<App<H>>,
+    tasks: TaskTracker,
+    events: E,
+    streams: bool,
+}
+
+impl<H: TurnHost, E: Events> Lambda<H, E> {
+    async fn handle(self: Arc<Self>, LambdaEvent { payload, context }: LambdaEvent<Box<RawValue>>) -> Result<Reply, Error> {
+        let (function, id) = (self.function.name(), context.request_id.clone());
+        let reply = match serde_json::from_str(payload.get()) {
+            Ok(Event::Request(request)) => self.request(*request, context).await,
+            Ok(Event::Queue(messages)) => whole(&batch(&self.events, &messages).await),
+            Ok(Event::Schedule(task)) => self.events.scheduled(&task).await.and_then(|()| whole(&())),
+            Err(error) => Err(EventError(error.to_string())),
+        };
+        reply.map_err(|error| {
+            log(&serde_json::json!({ "event": "invocation", "function": function, "requestId": id, "error": error.to_string() })
+                .to_string());
+            error.into()
+        })
+    }
+
+    async fn request(self: Arc<Self>, request: LambdaRequest, context: Context) -> Result<Reply, EventError> {
         if self.streams {
-            let request = http::Request::from(event.payload);
-            return Ok(FunctionResponse::StreamingResponse(streamed(self.answer(request).await)));
+            let id = context.request_id.clone();
+            return Ok(streamed(self.answer(request.into(), &id).await));
         }
-        let answer = lambda_runtime::service_fn(|request| {
-            let lambda = Arc::clone(&self);
-            async move { Ok::<_, Infallible>(lambda.answer(request).await) }
+        let id = context.request_id.clone();
+        let answer = service_fn(move |request| {
+            let (lambda, id) = (Arc::clone(&self), id.clone());
+            async move { Ok::<_, Infallible>(lambda.answer(request, &id).await) }
         });
-        match Adapter::from(answer).call(event).await {
-            Ok(response) => Ok(reply(&response)?),
+        match Adapter::from(answer).call(LambdaEvent::new(request, context)).await {
+            Ok(response) => whole(&response),
             Err(never) => match never {},
         }
     }
 
-    async fn answer(&self, request: lambda_http::Request) -> Response {
-        let path = request.raw_http_path().to_owned();
-        let (mut parts, body) = request.into_parts();
-        // As the client sent it: what is before the path in the event's address is the integration's.
-        let query = parts.uri.query().map_or_else(String::new, |query| format!("?{query}"));
-        if let Ok(uri) = format!("{path}{query}").parse() {
-            parts.uri = uri;
-        }
-        let body = match body {
-            lambda_http::Body::Text(text) => Body::from(text),
-            lambda_http::Body::Binary(bytes) => Body::from(bytes),
-            _ => Body::empty(),
-        };
-        Arc::clone(&self.app).answer_apart(&self.tasks, http::Request::from_parts(parts, body)).await
-    }
-
-    async fn batch(&self, batch: SqsEvent) -> SqsBatchResponse {
-        let mut failed = SqsBatchResponse::default();
-        for message in batch.records {
-            if let Err(error) = self.events.message(message.body.as_deref().unwrap_or_default()).await {
-                native::log(&serde_json::json!({ "event": "message", "id": message.message_id, "error": error.to_string() }).to_string());
-                failed.add_failure(message.message_id.unwrap_or_default());
-            }
-        }
-        failed
+    async fn answer(&self, request: lambda_http::Request, id: &str) -> Response {
+        Arc::clone(&self.app).answer_apart(&self.tasks, as_sent(request, id)).await
     }
 }
 
-fn reply(answer: &impl serde::Serialize) -> Result<Reply, EventError> {
+/// The request as a client sent it: what the event's address has before the path is the integration's. A request that has no id gets the invocation's, so
+/// that the log's lines and Lambda's own are found together.
+fn as_sent(request: lambda_http::Request, id: &str) -> Request {
+    let query = request.uri().query().map_or_else(String::new, |query| format!("?{query}"));
+    let address = format!("{}{query}", request.raw_http_path()).parse();
+    let (mut parts, body) = request.into_parts();
+    parts.uri = address.unwrap_or_else(|_| Uri::from_static("/"));
+    if let (false, Ok(id)) = (parts.headers.contains_key(&X_REQUEST_ID), HeaderValue::from_str(id)) {
+        parts.headers.insert(X_REQUEST_ID.clone(), id);
+    }
+    Request::from_parts(parts, Body::new(body))
+}
+
+fn whole(answer: &impl Serialize) -> Result<Reply, EventError> {
     serde_json::to_value(answer).map(FunctionResponse::BufferedResponse).map_err(|error| EventError(error.to_string()))
 }
 
-fn streamed(response: Response) -> StreamResponse<BodyDataStream> {
+fn streamed(response: Response) -> Reply {
     let (parts, body) = response.into_parts();
     let metadata_prelude = MetadataPrelude { status_code: parts.status, headers: parts.headers, cookies: Vec::new() };
-    StreamResponse { metadata_prelude, stream: body.into_data_stream() }
-}
-
-/// Makes each invocation last until its work is done.
-struct WholeLayer(TaskTracker);
-
-/// See [`WholeLayer`].
-struct Whole<S> {
-    inner: S,
-    tasks: TaskTracker,
-}
-
-impl<S> lambda_runtime::tower::Layer<S> for WholeLayer {
-    type Service = Whole<S>;
-
-    fn layer(&self, inner: S) -> Whole<S> {
-        Whole { inner, tasks: self.0.clone() }
-    }
-}
-
-impl<S> Service<LambdaInvocation> for Whole<S>
-where
-    S: Service<LambdaInvocation, Response = ()>,
-    S::Future: 'static,
-    S::Error: std::fmt::Display,
-{
-    type Response = ();
-    type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<(), S::Error>>>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, invocation: LambdaInvocation) -> Self::Future {
-        let answer = self.inner.call(invocation);
-        let tasks = self.tasks.clone();
-        Box::pin(async move {
-            // An answer that could not be handed over is the client's loss and no reason to end the environment.
-            if let Err(error) = answer.await {
-                native::log(&serde_json::json!({ "event": "answer", "error": error.to_string() }).to_string());
-            }
-            tasks.close();
-            tasks.wait().await;
-            tasks.reopen();
-            Ok(())
-        })
-    }
+    FunctionResponse::StreamingResponse(StreamResponse { metadata_prelude, stream: body.into_data_stream() })
 }

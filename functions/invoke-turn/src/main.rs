@@ -1,15 +1,15 @@
 //! Turns on AWS Lambda, and the end of those that have died.
 
 #[cfg(not(target_arch = "wasm32"))]
-mod expiry;
-
-#[cfg(not(target_arch = "wasm32"))]
 fn main() -> std::process::ExitCode {
-    gateway::lambda::run(
-        gateway::rules::Function::InvokeTurn,
-        invoke_turn::routes::router::<gateway::lambda::LambdaHost>(),
-        expiry::Expiry::new,
-    )
+    use astra_host::lambda::expiry::Expiry;
+    use gateway::{lambda, rules::Function};
+
+    let check = |shared: &astra_host::Shared| {
+        shared.secrets_key()?;
+        astra_turn::TurnSettings::read(shared).map(drop)
+    };
+    lambda::run(Function::InvokeTurn, invoke_turn::routes::router::<lambda::LambdaHost>(), check, Expiry::new)
 }
 
 #[cfg(target_arch = "wasm32")]

@@ -8,6 +8,8 @@ use astra_quota::words::{Answer, Ask};
 use std::future::Future;
 use std::sync::OnceLock;
 
+#[cfg(all(feature = "lambda", not(target_arch = "wasm32")))]
+pub mod lambda;
 #[cfg(all(feature = "native", not(target_arch = "wasm32")))]
 pub mod native;
 pub mod paging;

@@ -5,7 +5,8 @@ use crate::CounterUnreachable;
 use astra_kernel::WorkspaceId;
 use astra_quota::words::{Answer, Ask};
 use astra_quota_rows::{RowsCounter, sweep};
-use astra_store::StoreError;
+use astra_store::holds::Expired;
+use astra_store::{Operator, StoreError};
 use tokio::time::Instant;
 
 /// Counters as rows.
@@ -24,6 +25,22 @@ impl Rows {
     /// [`StoreError`].
     pub async fn expire_stale(&self) -> Result<usize, StoreError> {
         sweep(&self.0, now()).await
+    }
+
+    /// Workspaces with turns of which nothing was heard in time, from one on.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn stale(&self, after: Option<&WorkspaceId>) -> Result<Expired, StoreError> {
+        Operator::open(&self.0).holds_expired(now(), after).await
+    }
+
+    /// Ends a workspace's turns of which nothing was heard in time; how many.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn expire(&self, workspace: &WorkspaceId) -> Result<usize, StoreError> {
+        RowsCounter::open(&self.0, workspace.clone()).expire(now()).await
     }
 }
 

@@ -88,7 +88,7 @@ pub fn log(line: &str) {
 /// What all functions of a process share.
 #[derive(Debug)]
 pub struct Process<C> {
-    shared: Arc<Shared>,
+    shared: Shared,
     counter: C,
     models: reqwest::Client,
     tasks: TaskTracker,
@@ -101,12 +101,7 @@ impl<C: Counter> Process<C> {
     /// When TLS or the HTTP client cannot be set up.
     pub fn new(shared: Shared, counter: C, tasks: TaskTracker) -> Result<Arc<Self>, SetupError> {
         let models = http_client::client(tls::client(None)?)?;
-        Ok(Arc::new(Self { shared: Arc::new(shared), counter, models, tasks }))
-    }
-
-    /// The process's configuration.
-    pub fn shared(&self) -> Arc<Shared> {
-        Arc::clone(&self.shared)
+        Ok(Arc::new(Self { shared, counter, models, tasks }))
     }
 }
 
