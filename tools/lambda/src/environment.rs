@@ -44,13 +44,14 @@ pub(crate) struct Fleet {
     function: Function,
     program: PathBuf,
     timeout: Duration,
+    queue_url: String,
     room: Semaphore,
     idle: Mutex<Vec<Environment>>,
 }
 
 impl Fleet {
-    pub(crate) fn new(function: Function, program: PathBuf, environments: usize, timeout: Duration) -> Self {
-        Self { function, program, timeout, room: Semaphore::new(environments), idle: Mutex::default() }
+    pub(crate) fn new(function: Function, program: PathBuf, environments: usize, timeout: Duration, queue_url: String) -> Self {
+        Self { function, program, timeout, queue_url, room: Semaphore::new(environments), idle: Mutex::default() }
     }
 
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Environment>> {
@@ -101,6 +102,10 @@ impl Fleet {
             .env("AWS_LAMBDA_LOG_GROUP_NAME", "local")
             .env("AWS_LAMBDA_LOG_STREAM_NAME", "local")
             .env("AWS_REGION", "local")
+            .env("AWS_ACCESS_KEY_ID", "local")
+            .env("AWS_SECRET_ACCESS_KEY", "local")
+            .env("AWS_ENDPOINT_URL", &self.queue_url)
+            .env("EXPIRY_QUEUE_URL", &self.queue_url)
             .stdin(std::process::Stdio::null())
             .kill_on_drop(true);
         let mut process = command.spawn().ok()?;

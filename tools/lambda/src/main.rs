@@ -7,16 +7,20 @@
 //! - an environment does one invocation at a time, and is **stopped** (SIGSTOP) from the moment that it asks for the next one until there is one;
 //! - a client that hangs up ends nothing: the invocation goes on;
 //! - an invocation that takes too long ends with its environment.
+//!
+//! A schedule's events come again and again, and what they put into the queue ([`queue`]) comes back as its messages.
 
 mod environment;
 mod event;
 mod front;
+mod queue;
 mod quick;
 mod runtime_api;
 
 use clap::Parser;
 use environment::Fleet;
 use gateway::rules::Function;
+use runtime_api::Outcome;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -55,13 +59,16 @@ struct Failure {
 
 async fn serve(arguments: Arguments) -> Result<(), Failure> {
     let failure = |what: String| move |cause| Failure { what, cause };
+    let queue = TcpListener::bind("127.0.0.1:0").await.map_err(failure("cannot listen for the queue".into()))?;
+    let queue_url = format!("http://{}/", queue.local_addr().map_err(failure("cannot listen for the queue".into()))?);
     let mut fleets = HashMap::new();
     for function in Function::ALL {
         let program = arguments.programs.join(function.name());
         std::fs::metadata(&program).map_err(failure(format!("{}", program.display())))?;
         let timeout = Duration::from_secs(arguments.timeout_seconds);
-        fleets.insert(function, Arc::new(Fleet::new(function, program, arguments.environments, timeout)));
+        fleets.insert(function, Arc::new(Fleet::new(function, program, arguments.environments, timeout, queue_url.clone())));
     }
+    tokio::spawn(axum::serve(queue, queue::router(Arc::clone(&fleets[&Function::InvokeTurn]))).into_future());
     tokio::spawn(schedule(Arc::clone(&fleets[&Function::InvokeTurn]), Duration::from_secs(arguments.schedule_seconds)));
     let listener = TcpListener::bind(arguments.listen).await.map_err(failure(format!("cannot listen on {}", arguments.listen)))?;
     log(&serde_json::json!({ "event": "listening", "address": arguments.listen.to_string() }));
@@ -73,9 +80,13 @@ async fn schedule(fleet: Arc<Fleet>, every: Duration) {
     let event = serde_json::json!({ "source": "astra.schedule", "task": "expire-stale" }).to_string();
     loop {
         tokio::time::sleep(every).await;
-        if let Err(error) = fleet.invoke(event.clone()).await {
-            log(&serde_json::json!({ "event": "schedule", "error": error.to_string() }));
-        }
+        let error = match fleet.invoke(event.clone()).await {
+            Ok(Outcome::Whole(_)) => continue,
+            Ok(Outcome::Stream(_)) => "a stream is no answer to it".to_owned(),
+            Ok(Outcome::Error(document)) => String::from_utf8_lossy(&document).into_owned(),
+            Err(error) => error.to_string(),
+        };
+        log(&serde_json::json!({ "event": "schedule", "error": error }));
     }
 }
 
