@@ -7,12 +7,14 @@ export ASTRA_CACHE="${ASTRA_CACHE:-$HOME/.cache/astra-edge}"
 # What is installed, by version. wasm-bindgen's is whatever Cargo.lock says, npm's packages are in scripts/npm/package-lock.json.
 WORKER_BUILD_VERSION=0.8.7
 CARGO_DENY_VERSION=0.20.2
+CARGO_LAMBDA_VERSION=1.9.2
 NODE_VERSION=26.10.0
 NODE_MINIMUM=22.12.0
 PGSERVER_VERSION=0.6.0
 WASM_BINDGEN_VERSION="$(sed -n '/^name = "wasm-bindgen"$/{n;s/^version = "\(.*\)"$/\1/p;}' "$ROOT/Cargo.lock")"
 HOSTS="workers native lambda"
 FUNCTIONS=(gateway provision invoke-turn billing quota)
+LAMBDAS=(provision invoke-turn billing)
 
 say() { printf '%s\n' "$*" >&2; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }

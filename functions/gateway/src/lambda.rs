@@ -188,3 +188,60 @@ fn streamed(response: Response) -> Reply {
     let metadata_prelude = MetadataPrelude { status_code: parts.status, headers: parts.headers, cookies: Vec::new() };
     FunctionResponse::StreamingResponse(StreamResponse { metadata_prelude, stream: body.into_data_stream() })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use astra_kernel::Settings;
+    use http_body_util::BodyExt as _;
+
+    async fn sent(event: Value, id: &str) -> (String, Option<String>, String) {
+        let request: LambdaRequest = serde_json::from_value(event).unwrap();
+        let request = as_sent(request.into(), id);
+        let given = request.headers().get(&X_REQUEST_ID).map(|id| id.to_str().unwrap().to_owned());
+        let address = request.uri().to_string();
+        (address, given, String::from_utf8(request.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_request_is_what_the_client_sent_whatever_stands_in_front() {
+        let rest = serde_json::json!({ "resource": "/{proxy+}", "path": "/workspaces/a/usage", "httpMethod": "POST", "headers": { "Host": "x.example" },
+            "multiValueHeaders": {}, "queryStringParameters": { "month": "2026-11" }, "multiValueQueryStringParameters": { "month": ["2026-11"] },
+            "requestContext": { "stage": "prod", "httpMethod": "POST", "identity": {} }, "body": "aGVsbG8=", "isBase64Encoded": true });
+        assert_eq!(sent(rest, "id-1").await, ("/workspaces/a/usage?month=2026-11".to_owned(), Some("id-1".to_owned()), "hello".to_owned()));
+        let url = serde_json::json!({ "version": "2.0", "routeKey": "$default", "rawPath": "/workspaces/a%20b", "rawQueryString": "limit=2&after=%2F",
+            "headers": { "x-request-id": "mine" }, "requestContext": { "stage": "$default", "http": { "method": "POST", "path": "/workspaces/a%20b" } },
+            "body": "{}", "isBase64Encoded": false });
+        assert_eq!(sent(url, "id-2").await, ("/workspaces/a%20b?limit=2&after=%2F".to_owned(), Some("mine".to_owned()), "{}".to_owned()));
+    }
+
+    #[test]
+    fn answers_are_streamed_only_if_that_is_said() {
+        struct One(Option<&'static str>);
+        impl Settings for One {
+            fn get(&self, _: &str) -> Option<String> {
+                self.0.map(str::to_owned)
+            }
+        }
+        let read = |value| streams(&Shared::new(Box::new(One(value)))).map_err(|error| error.to_string());
+        assert_eq!((read(None), read(Some("BUFFERED")), read(Some("RESPONSE_STREAM"))), (Ok(false), Ok(false), Ok(true)));
+        assert!(read(Some("stream")).unwrap_err().starts_with("LAMBDA_INVOKE_MODE"));
+    }
+
+    #[tokio::test]
+    async fn a_problem_sent_whole_is_text() {
+        let answer = || {
+            let response = Response::builder().status(404).header("content-type", "application/problem+json");
+            response.body(Body::from(r#"{"code":"not_found"}"#)).unwrap()
+        };
+        let event = serde_json::json!({ "version": "2.0", "rawPath": "/", "rawQueryString": "", "headers": {}, "isBase64Encoded": false,
+            "requestContext": { "stage": "$default", "http": { "method": "GET", "path": "/" } } });
+        let event: LambdaRequest = serde_json::from_value(event).unwrap();
+        let answering = service_fn(move |_: lambda_http::Request| async move { Ok::<_, Infallible>(answer()) });
+        let context = Context::default();
+        let Ok(response) = Adapter::from(answering).call(LambdaEvent::new(event, context)).await;
+        let response = serde_json::to_value(response).unwrap();
+        assert_eq!((&response["statusCode"], &response["isBase64Encoded"]), (&Value::from(404), &Value::from(false)));
+        assert_eq!(response["body"], r#"{"code":"not_found"}"#);
+    }
+}
