@@ -48,6 +48,8 @@ pub struct Counter {
 struct Closed {
     subject: String,
     key: (String, String),
+    /// In which its key is its own.
+    month: Month,
 }
 
 impl Counter {
@@ -96,13 +98,14 @@ impl Counter {
         self.holds.get(&turn)
     }
 
-    /// Looks for a turn that is running, or ended within the last minute, under an idempotency key.
+    /// Looks for a turn that is running, or began this month and ended within the last minute, under an idempotency key.
     pub fn known(&mut self, key: &str, hash: &str, subject: &str, now: Timestamp) -> Option<Known> {
         while self.closed.front().is_some_and(|(at, ..)| at.plus_millis(CLOSED_MILLIS) <= now) {
             self.closed.pop_front();
         }
         let running = self.holds.iter().filter_map(|(turn, h)| h.key.as_ref().map(|key| (*turn, key, &h.subject)));
-        let ended = self.closed.iter().map(|(_, turn, c)| (*turn, &c.key, &c.subject));
+        let month = now.month();
+        let ended = self.closed.iter().filter(|(.., c)| c.month == month).map(|(_, turn, c)| (*turn, &c.key, &c.subject));
         running.chain(ended).find(|(_, (known, _), _)| known == key).map(|(turn, (_, known_hash), known_subject)| {
             if known_hash == hash && known_subject == subject { Known::Same(turn) } else { Known::Other }
         })
@@ -199,8 +202,8 @@ impl Counter {
         charge: Charge,
         outcome: SaveOutcome,
     ) -> Result<(), MoneyError> {
-        if let Some(Hold { key: Some(key), subject, .. }) = self.holds.remove(&turn) {
-            self.closed.push_back((now, turn, Closed { subject, key }));
+        if let Some(Hold { key: Some(key), subject, started_at, .. }) = self.holds.remove(&turn) {
+            self.closed.push_back((now, turn, Closed { subject, key, month: started_at.month() }));
         }
         if self.month != Some(started_at.month()) {
             return Ok(());
