@@ -9,7 +9,7 @@ functions_pid() { ours "$DEV/lambda.pid" "astra-lambda --listen 127.0.0.1:$ASTRA
 # What runs are copies: the next build does not change them, and who restarts them later need not know where builds go.
 check_functions() {
   local profile=debug from name
-  [ "$ASTRA_PROFILE" != release ] || profile=server
+  [ "$ASTRA_PROFILE" != release ] || profile=small
   from="${CARGO_TARGET_DIR:-$ROOT/target}/$profile"
   mkdir -p "$DEV/bin"
   for name in "${PROGRAMS[@]}"; do

@@ -55,3 +55,21 @@ async fn zz_no_secret_token_or_text_is_in_any_log_and_each_request_is() {
         logs.lines().filter(|l| l.contains("panicked at")).take(3).collect::<Vec<_>>()
     );
 }
+
+/// On Lambda an environment is free again when its invocation is over, all of it: one that never asks for the next event is not missed by any caller, who
+/// gets another, until there are no more.
+#[tokio::test]
+async fn zz_an_environment_serves_more_than_one_invocation() {
+    const TURNS: usize = 8;
+    if environment::host() != "lambda" {
+        return;
+    }
+    let starts = async || stack::logs().await.matches(r#""event":"init","function":"invoke-turn""#).count();
+    let ws = Workspace::local().await;
+    let before = starts().await;
+    for _ in 0..TURNS {
+        let _ = ws.stream("once more").await.rest().await;
+    }
+    let started = starts().await - before;
+    assert!(started < TURNS, "{started} environments were started for {TURNS} turns, one after the other");
+}
