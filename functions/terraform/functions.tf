@@ -2,7 +2,7 @@
 #
 #   paths     its routes: each of these exactly
 #   prefixes  its routes: each of these, and all below it. tests/api.tftest.hcl compares both with functions/NAME/src/routes.rs
-#   stream    the answer is sent on as it is written. Such a function is built to stream every answer, so it holds for all its routes
+#   stream    the answer is sent on as it is written: by the API, and by the program, which streams all its answers then
 #   timeout   seconds, unless var.functions says otherwise
 #   secrets   what it reads of var.secrets, and so may read in AWS
 #   settings  what it reads of var.settings
@@ -71,7 +71,7 @@ locals {
   account   = data.aws_caller_identity.current.account_id
 
   package = { for name in keys(local.functions) : name => "${local.packages}/${name}/bootstrap.zip" }
-  # As `cargo lambda build` names them in this repository.
+  # As scripts/build-lambda names them.
   packages = coalesce(var.packages, "${path.module}/../../target/lambda")
 
   # What a function is to read its secrets from: {function: {NAME: address}}. Every function logs in to Postgres as a role of its own;
@@ -95,8 +95,8 @@ locals {
     for name, function in local.functions : name => merge(
       { for setting, value in var.settings : setting => value if contains(concat(local.settings_of_all, function.settings), setting) },
       local.secret_variables[name],
-      # lambda_http would put the stage before the path.
-      { AWS_LAMBDA_HTTP_IGNORE_STAGE_IN_PATH = "true" },
+      # What the API says of its integration, the program has to do (functions/gateway/src/lambda.rs).
+      function.stream ? { LAMBDA_INVOKE_MODE = "RESPONSE_STREAM" } : {},
       name == local.expiry_function ? { EXPIRY_QUEUE_URL = aws_sqs_queue.turns.url } : {},
     )
   }
@@ -145,7 +145,7 @@ resource "aws_lambda_function" "this" {
   lifecycle {
     precondition {
       condition     = fileexists(local.package[each.key])
-      error_message = "${local.package[each.key]} is missing. Build the functions first: scripts/deploy aws does, or cargo lambda build --release --arm64 --output-format zip."
+      error_message = "${local.package[each.key]} is missing. Build the functions first: scripts/deploy aws does, or scripts/build-lambda."
     }
   }
 }

@@ -10,7 +10,7 @@ variable "name" {
 }
 
 variable "packages" {
-  description = "The folder with FUNCTION/bootstrap.zip of each function, as cargo lambda build --output-format zip writes them. Unless set: target/lambda of the repository that this module is in."
+  description = "The folder with FUNCTION/bootstrap.zip of each function, as scripts/build-lambda writes them. Unless set: target/lambda of the repository that this module is in."
   type        = string
   default     = null
 }

@@ -91,6 +91,12 @@ run "each_function_has_its_own" {
     condition     = [for name, function in aws_lambda_function.this : name if contains(keys(function.environment[0].variables), "EXPIRY_QUEUE_URL")] == ["invoke-turn"]
     error_message = "Only invoke-turn is told the queue."
   }
+
+  # A program that sends its answer whole through an integration that streams would show clients the answer's raw form, and the other way round.
+  assert {
+    condition     = { for name, function in aws_lambda_function.this : name => try(function.environment[0].variables["LAMBDA_INVOKE_MODE"], "BUFFERED") == "RESPONSE_STREAM" } == { for name, function in local.functions : name => function.stream }
+    error_message = "A function does not stream where its integration does, or the other way round."
+  }
 }
 
 run "in_a_vpc_with_keys_of_ones_own" {

@@ -1,7 +1,7 @@
 //! Configuration from the environment, of which secrets may stand elsewhere. Instead of `NAME`:
 //!
 //! - `NAME_SECRET_ARN`: an ARN (or a name) of Secrets Manager. With `#key` at its end the secret is JSON and that key's text is the value.
-//! - `NAME_SSM_PARAMETER`: a name of a parameter of Systems Manager, a `SecureString` mostly.
+//! - `NAME_SSM_PARAMETER`: the name or the ARN of a parameter of Systems Manager, a `SecureString` mostly.
 //!
 //! They are read once, when the environment starts, at the same time, each secret once. One that cannot be read keeps the environment from starting:
 //! Lambda says so to whoever calls and tries again. A secret that changes is seen by environments that start after that.
