@@ -11,3 +11,5 @@ mod gate;
 
 #[cfg(target_arch = "wasm32")]
 mod object;
+#[cfg(feature = "testing")]
+pub mod testing;

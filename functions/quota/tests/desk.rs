@@ -7,12 +7,11 @@ use astra_quota::{Answer, Ask};
 use astra_store::{Database, StoreError};
 use futures_util::FutureExt as _;
 use futures_util::future::join_all;
-use quota::desk::{Desk, Row, Rows};
+use quota::desk::{Desk, Row, Rows as _};
+use quota::testing::Kept;
 use serde_json::{Value, json};
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
-use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
 
@@ -100,28 +99,6 @@ impl Database for Db {
         async move {
             answered.await;
             result
-        }
-    }
-}
-
-/// Rows as the object's store keeps them, over restarts.
-#[derive(Clone, Default)]
-struct Kept(Rc<RefCell<BTreeMap<TurnId, String>>>);
-
-impl Rows for Kept {
-    fn all(&self) -> Vec<(TurnId, Row)> {
-        self.0.borrow().iter().map(|(turn, row)| (*turn, serde_json::from_str(row).unwrap())).collect()
-    }
-    fn get(&self, turn: TurnId) -> Option<Row> {
-        self.0.borrow().get(&turn).map(|row| serde_json::from_str(row).unwrap())
-    }
-    fn put(&self, turn: TurnId, row: &Row) -> bool {
-        self.0.borrow_mut().insert(turn, serde_json::to_string(row).unwrap());
-        true
-    }
-    fn delete(&self, turns: &[TurnId]) {
-        for turn in turns {
-            self.0.borrow_mut().remove(turn);
         }
     }
 }

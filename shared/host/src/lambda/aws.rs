@@ -86,7 +86,7 @@ impl Aws {
         let required = |name| setting(name).ok_or(AwsError::NotSet(name));
         let (key, secret) = (required("AWS_ACCESS_KEY_ID")?, required("AWS_SECRET_ACCESS_KEY")?);
         let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls::client(None)?)
+            .tls_backend_preconfigured(tls::client(None).map_err(SetupError::from)?)
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .timeout(CALL)

@@ -9,6 +9,8 @@ use crate::{CounterUnreachable, Host, Shared};
 use astra_kernel::{ConfigError, Settings, Timestamp, WorkspaceId};
 use astra_quota::words::{Answer, Ask};
 use astra_store::StoreError;
+pub use astra_tls as tls;
+use astra_tls::TlsError;
 use std::future::Future;
 use std::io::Write as _;
 use std::sync::Arc;
@@ -20,7 +22,6 @@ pub mod database;
 mod event_stream;
 mod http_client;
 mod metrics;
-pub mod tls;
 
 pub use addresses::Addresses;
 pub use counter::Rows;
@@ -42,8 +43,8 @@ pub enum SetupError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// TLS could not be set up.
-    #[error("TLS cannot be set up: {0}")]
-    Tls(#[from] rustls::Error),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The HTTP client could not be set up.
     #[error("the HTTP client cannot be set up: {0}")]
     Http(#[from] reqwest::Error),

@@ -4,16 +4,14 @@
 //! that comes before anybody has ended its expired turn is a first one on rows (an object's alarm was quicker).
 
 use crate::world::{START, World, begin, record, turn, usage};
-use astra_kernel::{Price, Timestamp, TurnId};
+use astra_kernel::{Price, Timestamp};
 use astra_quota::words::{Begin, Extend, Record, Stop};
 use astra_quota::{Answer, Ask};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
-use quota::desk::{Desk, Row, Rows};
+use quota::desk::Desk;
+use quota::testing::Kept;
 use serde_json::{Value, json};
-use std::cell::RefCell;
-use std::collections::BTreeMap;
-use std::rc::Rc;
 
 const PRICE: Price = Price {
     version: 1,
@@ -22,28 +20,6 @@ const PRICE: Price = Price {
     output_nano_per_mtok: 600_000_000,
     holds_maximum: false,
 };
-
-/// The object's durable rows, over restarts.
-#[derive(Clone, Default)]
-struct Kept(Rc<RefCell<BTreeMap<TurnId, String>>>);
-
-impl Rows for Kept {
-    fn all(&self) -> Vec<(TurnId, Row)> {
-        self.0.borrow().iter().map(|(turn, row)| (*turn, serde_json::from_str(row).unwrap())).collect()
-    }
-    fn get(&self, turn: TurnId) -> Option<Row> {
-        self.0.borrow().get(&turn).map(|row| serde_json::from_str(row).unwrap())
-    }
-    fn put(&self, turn: TurnId, row: &Row) -> bool {
-        self.0.borrow_mut().insert(turn, serde_json::to_string(row).unwrap());
-        true
-    }
-    fn delete(&self, turns: &[TurnId]) {
-        for turn in turns {
-            self.0.borrow_mut().remove(turn);
-        }
-    }
-}
 
 #[derive(Debug, Clone)]
 enum Step {

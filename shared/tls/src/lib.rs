@@ -2,10 +2,20 @@
 //!
 //! Where those are not in a place of their own, `SSL_CERT_FILE` or `SSL_CERT_DIR` name them. A system without any is fine as long as no TLS is asked for.
 
-use super::SetupError;
 use astra_kernel::ConfigError;
 use rustls::{ClientConfig, RootCertStore};
 use std::sync::Arc;
+
+/// Why there is no TLS.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The file of further roots is of no use. Names the variable.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The library cannot be set up.
+    #[error("TLS cannot be set up: {0}")]
+    Rustls(#[from] rustls::Error),
+}
 
 /// The system's roots, and those in a file (PEM) that a variable names.
 ///
@@ -32,7 +42,7 @@ fn roots(extra: Option<(&'static str, &str)>) -> Result<RootCertStore, ConfigErr
 ///
 /// # Errors
 /// When that file is of no use.
-pub fn client(extra: Option<(&'static str, &str)>) -> Result<ClientConfig, SetupError> {
+pub fn client(extra: Option<(&'static str, &str)>) -> Result<ClientConfig, TlsError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
     Ok(builder.with_root_certificates(roots(extra)?).with_no_client_auth())
