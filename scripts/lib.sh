@@ -63,5 +63,14 @@ load_env() {
 # wrangler_toml FUNCTION: the gateway's is the one at the top.
 wrangler_toml() { if [ "$1" = gateway ]; then printf '%s' "$ROOT/wrangler.toml"; else printf '%s' "$ROOT/functions/$1/wrangler.toml"; fi; }
 
+# What the black-box suites expect of a stack. They bring their own model server and never a provider of the outside.
+suite_settings() {
+  unset OPENAI_API_KEY OPENAI_BASE_URL ANTHROPIC_API_KEY ANTHROPIC_BASE_URL
+  export DEFAULT_MODEL=local/echo-1 MODEL_TIMEOUT_SECONDS="${MODEL_TIMEOUT_SECONDS:-8}" ALLOW_HTTP_ENDPOINTS=1
+  # Some tests wait for a dead turn's lease to end.
+  export HOLD_LEASE_SECONDS="${HOLD_LEASE_SECONDS:-15}"
+  export ALLOWED_ORIGINS="https://app.example.com,http://localhost:5173"
+}
+
 # listens PORT: whether anybody does, on this machine.
 listens() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }

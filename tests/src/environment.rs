@@ -58,6 +58,17 @@ pub fn model_timeout() -> Duration {
     Duration::from_secs(seconds.parse().expect("MODEL_TIMEOUT_SECONDS is a number of seconds"))
 }
 
+/// How long a turn's budget is held without a sign of life on this stack.
+pub fn hold_lease() -> Duration {
+    let seconds = required("HOLD_LEASE_SECONDS", "the stack's lease of a hold in seconds; tests wait for it to end, so keep it near 15");
+    Duration::from_secs(seconds.parse().expect("HOLD_LEASE_SECONDS is a number of seconds"))
+}
+
+/// A number that makes a test longer than it is in a usual run. scripts/prove sets it.
+pub fn scale(name: &str, usual: usize) -> usize {
+    std::env::var(name).map_or(usual, |text| text.parse().unwrap_or_else(|_| panic!("{name} is a number, not {text}")))
+}
+
 /// An origin that the stack lets call from a browser: the first of `ALLOWED_ORIGINS`.
 pub fn allowed_origin() -> String {
     let origins = required("ALLOWED_ORIGINS", "the stack's allowed origins; the tests need at least one, not *");

@@ -38,6 +38,8 @@ pub struct Call {
     pub cut: bool,
     /// The script was played to its end.
     pub done: bool,
+    /// How many others were being answered when it came.
+    pub beside: usize,
 }
 
 /// Chooses a script for a call: by its number, from 0, and its body.
@@ -66,7 +68,12 @@ impl Scripted {
     /// Starts one that keeps a provider's promises: as many one-token words as it is let by `max_tokens`, at most `words`, and a count
     /// of the prompt that is not above its bytes.
     pub async fn obedient(words: i64, millis_between: u64) -> Self {
-        Self::directed(move |_, body| obey(body, words, millis_between)).await
+        Self::obedient_in_bursts(words, 1, millis_between).await
+    }
+
+    /// The same, so many words at a time: for many streams at once.
+    pub async fn obedient_in_bursts(words: i64, at_a_time: i64, millis_between: u64) -> Self {
+        Self::directed(move |_, body| obey(body, words, at_a_time, millis_between)).await
     }
 
     /// Starts one whose scripts are chosen by the call.
@@ -105,7 +112,8 @@ async fn serve(socket: TcpStream, director: Director, calls: Arc<Mutex<Vec<Call>
         let mut calls = calls.lock().expect("no test panics while it writes down");
         let number = calls.len();
         let script = director(number, &body);
-        calls.push(Call { head, body, ..Call::default() });
+        let beside = calls.iter().filter(|call| !call.done && !call.cut).count();
+        calls.push(Call { head, body, beside, ..Call::default() });
         (number, script)
     };
     let note = |change: &dyn Fn(&mut Call)| change(&mut calls.lock().expect("no test panics while it writes down")[number]);
@@ -215,13 +223,16 @@ pub fn answer(pieces: &[&str], millis_between: u64, prompt_tokens: i64, completi
     acts
 }
 
-/// As many one-token words as the call's `max_tokens` lets say, at most `words`, with a pause before each; then the count.
-pub fn obey(body: &Value, words: i64, millis_between: u64) -> Vec<Act> {
+/// As many one-token words as the call's `max_tokens` lets say, at most `words`, with a pause before each few; then the count.
+pub fn obey(body: &Value, words: i64, at_a_time: i64, millis_between: u64) -> Vec<Act> {
     let allowed = ["max_completion_tokens", "max_tokens"].iter().find_map(|name| body[name].as_i64()).unwrap_or(i64::MAX);
     let count = words.min(allowed);
     let mut acts = vec![OK];
-    for _ in 0..count {
-        acts.extend([Act::Pause(Duration::from_millis(millis_between)), delta("word ")]);
+    let mut left = count;
+    while left > 0 {
+        let now = left.min(at_a_time);
+        acts.extend([Act::Pause(Duration::from_millis(millis_between)), delta(&"word ".repeat(usize::try_from(now).unwrap_or(0)))]);
+        left -= now;
     }
     let prompt =
         body["messages"].as_array().into_iter().flatten().map(|m| m["content"].as_str().unwrap_or_default().len()).sum::<usize>() / 4;

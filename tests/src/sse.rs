@@ -50,7 +50,12 @@ impl Stream {
         if status != 200 || !content_type.starts_with("text/event-stream") {
             return Err((status, response.text().await.unwrap_or_default()));
         }
-        Ok(Self { response, buffer: Vec::new() })
+        Ok(Self::of(response))
+    }
+
+    /// The events of an answer that has come.
+    pub fn of(response: reqwest::Response) -> Self {
+        Self { response, buffer: Vec::new() }
     }
 
     /// The next event; `None` at the end. Comments are passed over.

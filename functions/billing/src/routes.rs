@@ -8,4 +8,6 @@ astra_host::routes! {
     PUT "/billing/prices" => prices::put,
     GET "/workspaces/{workspaceId}/usage" => usage::read,
     GET "/workspaces/{workspaceId}/quota" => quota::read,
+    GET "/workspaces/{workspaceId}/quota/events" => quota::events,
+    POST "/billing/reconcile" => quota::reconcile,
 }

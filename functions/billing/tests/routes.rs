@@ -31,6 +31,8 @@ const LEAST: &[(&str, &str, &str)] = &[
     ("PUT", "/billing/prices", "operator"),
     ("GET", "/workspaces/{workspaceId}/usage", "admin"),
     ("GET", "/workspaces/{workspaceId}/quota", "viewer"),
+    ("GET", "/workspaces/{workspaceId}/quota/events", "viewer"),
+    ("POST", "/billing/reconcile", "operator"),
 ];
 
 #[tokio::test]
@@ -122,11 +124,12 @@ async fn quota_is_what_the_counter_says() {
             used: 4,
             held: 1,
             left: 5,
+            starts_at: None,
             resets_at: Some(Timestamp(1_796_083_200_000)),
         };
         Ok(Answer::Status(Some(QuotaView { windows: vec![window] })))
     });
-    let expected = json!({ "windows": [{ "limit": "maxTokensPerMonth", "scope": "workspace", "max": 10, "used": 4, "held": 1, "left": 5, "resetsAt": "2026-12-01T00:00:00.000Z" }] });
+    let expected = json!({ "windows": [{ "limit": "maxTokensPerMonth", "scope": "workspace", "max": 10, "used": 4, "held": 1, "left": 5, "resetsAt": "2026-12-01T00:00:00.000Z" }], "forecast": [] });
     assert_eq!(ask().await.ok(200), expected);
     host.counter(|_| Ok(Answer::Status(None)));
     ask().await.problem(404);

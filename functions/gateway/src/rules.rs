@@ -64,7 +64,7 @@ pub const PREFLIGHT: [(&str, &str); 3] = [
 ];
 
 /// What of an answer's headers a browser's code may read: `access-control-expose-headers`.
-pub const EXPOSED_HEADERS: &str = "x-request-id, retry-after, location";
+pub const EXPOSED_HEADERS: &str = "x-request-id, retry-after, location, ratelimit, ratelimit-policy";
 
 /// The largest request body in bytes.
 pub const BODY_LIMIT: u64 = 1 << 20;

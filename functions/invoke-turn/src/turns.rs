@@ -2,7 +2,7 @@
 
 use astra_host::routes::{Params, Unread};
 use astra_host::stream::{EventSink as _, TurnHost};
-use astra_host::{Call, Failure};
+use astra_host::{Call, Failure, with_limits};
 use astra_kernel::{AgentId, Permission, Problem, SessionId, TurnId, WorkspaceId};
 use astra_quota::words::{Answer, Ask, Stop};
 use astra_turn::events::EventWriter;
@@ -134,15 +134,22 @@ pub async fn create<H: TurnHost>(call: Call<H>, Params(workspace): Params<String
     let streams = wants_stream || body.stream;
     let ask = body.into_ask(allowed.claims.sub, key)?;
     match astra_turn::begin(&call, &workspace, ask).await? {
-        Begun::Running(running) if streams => Ok(stream(&call.host, *running)),
-        Begun::Running(running) => answer(&call.host, *running).await.map(|answer| Json(answer).into_response()),
+        Begun::Running(running) if streams => {
+            let quota = running.quota.clone();
+            Ok(with_limits(stream(&call.host, *running), &quota, call.host.now()))
+        }
+        Begun::Running(running) => {
+            let answer = answer(&call.host, *running).await?;
+            let quota = answer.quota.clone();
+            Ok(with_limits(Json(answer).into_response(), &quota, call.host.now()))
+        }
         Begun::Replay(answer) if streams => Ok(replay(&call.host, answer)),
         Begun::Replay(answer) => Ok(Json(answer).into_response()),
     }
 }
 
 /// Runs the turn to its end and waits for it. The task is the background's: if the caller goes, it does not.
-pub(crate) async fn answer<H: TurnHost>(host: &H, running: Running) -> Result<TurnAnswer, Failure> {
+pub(crate) async fn answer<H: TurnHost>(host: &H, running: Running<H>) -> Result<TurnAnswer, Failure> {
     let (sender, receiver) = oneshot::channel();
     let task = host.clone();
     host.background(async move {
@@ -159,14 +166,15 @@ fn event_stream<H: TurnHost>(host: &H) -> (H::Sink, Response) {
     (sink, response)
 }
 
-fn stream<H: TurnHost>(host: &H, running: Running) -> Response {
+fn stream<H: TurnHost>(host: &H, running: Running<H>) -> Response {
     let (sink, response) = event_stream(host);
     let task = host.clone();
     host.background(async move {
         let mut events = EventWriter::default();
-        let instance = format!("/workspaces/{}/turns", running.opening.workspace);
         let request_id = running.request_id();
-        sink.push(&events.started(&running.opening.turn_id, &running.opening.session_id));
+        let Some(opening) = running.hold.opening() else { return };
+        let instance = format!("/workspaces/{}/turns", opening.workspace);
+        sink.push(&events.started(&opening.turn_id, &opening.session_id));
         let ended = {
             let mut deltas = |text: &str| sink.push(&events.delta(text));
             let run = std::pin::pin!(astra_turn::run(&task, running, &mut deltas));

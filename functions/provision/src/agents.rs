@@ -70,14 +70,62 @@ pub(crate) struct BudgetView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     max_tokens_per_turn: Option<i64>,
-    /// Nano-dollars in a calendar month (UTC).
+    /// Nano-dollars in a calendar month.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<i64>, nullable = false)]
     max_cost_nano_usd_per_month: Option<NanoUsd>,
-    /// Dollars in a calendar month (UTC).
+    /// Dollars in a calendar month.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "write_usd")]
     #[schema(value_type = Option<f64>, nullable = false)]
     max_cost_usd_per_month: Option<NanoUsd>,
+    /// Dollars in a day.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "write_usd")]
+    #[schema(value_type = Option<f64>, nullable = false)]
+    max_cost_usd_per_day: Option<NanoUsd>,
+    /// Dollars in an hour.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "write_usd")]
+    #[schema(value_type = Option<f64>, nullable = false)]
+    max_cost_usd_per_hour: Option<NanoUsd>,
+    /// Input and output tokens in a calendar month.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    max_tokens_per_month: Option<i64>,
+    /// Input and output tokens in a day.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    max_tokens_per_day: Option<i64>,
+    /// Input and output tokens in an hour.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    max_tokens_per_hour: Option<i64>,
+}
+
+impl BudgetView {
+    fn new(stored: &StoredBudget, workspace: &Workspace) -> Self {
+        let StoredBudget {
+            max_tokens_per_turn,
+            max_cost_usd_per_month,
+            max_cost_usd_per_day,
+            max_cost_usd_per_hour,
+            max_tokens_per_month,
+            max_tokens_per_day,
+            max_tokens_per_hour,
+        } = *stored;
+        let amount = |budget: Option<Budget>| match budget? {
+            Budget::Amount(amount) => Some(amount),
+            Budget::Workspace(WorkspaceLimit::MaxCostPerMonth) => workspace.limits.max_cost_nano_usd_per_month,
+        };
+        Self {
+            max_tokens_per_turn,
+            max_cost_nano_usd_per_month: amount(max_cost_usd_per_month),
+            max_cost_usd_per_month: amount(max_cost_usd_per_month),
+            max_cost_usd_per_day: amount(max_cost_usd_per_day),
+            max_cost_usd_per_hour: amount(max_cost_usd_per_hour),
+            max_tokens_per_month,
+            max_tokens_per_day,
+            max_tokens_per_hour,
+        }
+    }
 }
 
 impl AgentView {
@@ -100,12 +148,7 @@ impl AgentView {
             // Where models run is the deployment's own business.
             model.endpoint = None;
         }
-        let StoredBudget { max_tokens_per_turn, max_cost_usd_per_month } = budget.unwrap_or_default();
-        let max_cost = max_cost_usd_per_month.and_then(|budget| match budget {
-            Budget::Amount(amount) => Some(amount),
-            Budget::Workspace(WorkspaceLimit::MaxCostPerMonth) => workspace.limits.max_cost_nano_usd_per_month,
-        });
-        let budget = BudgetView { max_tokens_per_turn, max_cost_nano_usd_per_month: max_cost, max_cost_usd_per_month: max_cost };
+        let budget = BudgetView::new(&budget.unwrap_or_default(), workspace);
         Self { id, source, display_name, model, system_prompt_template, budget }
     }
 }

@@ -1,6 +1,6 @@
 //! An agent's definition: as requests write it, as it is stored (and read by turns), and the way between.
 
-use crate::amount::{Budget, BudgetBody, BudgetForm, write_budget};
+use crate::amount::{Budget, BudgetBody, BudgetForm, Usd, write_budget};
 use crate::fields::{Positive, Text, present};
 use crate::prompt;
 use astra_host::routes::word;
@@ -76,15 +76,36 @@ pub(crate) struct ModelBody {
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 #[schema(as = AgentBudget)]
+#[expect(clippy::struct_field_names, reason = "the API's names")]
 pub(crate) struct LimitsBody {
     /// Input and output tokens of one turn.
     #[serde(default, deserialize_with = "present")]
     #[schema(nullable = false)]
     max_tokens_per_turn: Option<Positive>,
-    /// Dollars in a calendar month (UTC): a number, a decimal text, or `{{workspace.limits.maxCostUsdPerMonth}}`.
+    /// Dollars in a calendar month: a number, a decimal text, or `{{workspace.limits.maxCostUsdPerMonth}}`.
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<BudgetForm>, nullable = false)]
     max_cost_usd_per_month: Option<BudgetBody>,
+    /// Dollars in a day.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false)]
+    max_cost_usd_per_day: Option<Usd>,
+    /// Dollars in an hour.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false)]
+    max_cost_usd_per_hour: Option<Usd>,
+    /// Input and output tokens in a calendar month.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false)]
+    max_tokens_per_month: Option<Positive>,
+    /// Input and output tokens in a day.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false)]
+    max_tokens_per_day: Option<Positive>,
+    /// Input and output tokens in an hour.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false)]
+    max_tokens_per_hour: Option<Positive>,
 }
 
 /// An agent's boundary: there is one, and it cannot be widened.
@@ -156,11 +177,46 @@ pub(crate) struct Model {
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::struct_field_names, reason = "the API's names")]
 pub(crate) struct StoredBudget {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) max_tokens_per_turn: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) max_cost_usd_per_month: Option<Budget>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) max_cost_usd_per_day: Option<Budget>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) max_cost_usd_per_hour: Option<Budget>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) max_tokens_per_month: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) max_tokens_per_day: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) max_tokens_per_hour: Option<i64>,
+}
+
+impl From<LimitsBody> for StoredBudget {
+    fn from(body: LimitsBody) -> Self {
+        let LimitsBody {
+            max_tokens_per_turn,
+            max_cost_usd_per_month,
+            max_cost_usd_per_day,
+            max_cost_usd_per_hour,
+            max_tokens_per_month,
+            max_tokens_per_day,
+            max_tokens_per_hour,
+        } = body;
+        let (count, cost) = (|count: Option<Positive>| count.map(|n| n.0), |usd: Option<Usd>| usd.map(|usd| Budget::Amount(usd.0)));
+        Self {
+            max_tokens_per_turn: count(max_tokens_per_turn),
+            max_cost_usd_per_month: max_cost_usd_per_month.map(|BudgetBody(budget)| budget),
+            max_cost_usd_per_day: cost(max_cost_usd_per_day),
+            max_cost_usd_per_hour: cost(max_cost_usd_per_hour),
+            max_tokens_per_month: count(max_tokens_per_month),
+            max_tokens_per_day: count(max_tokens_per_day),
+            max_tokens_per_hour: count(max_tokens_per_hour),
+        }
+    }
 }
 
 impl AgentBody {
@@ -185,10 +241,7 @@ impl AgentBody {
             check_endpoint(endpoint, allow_http).map_err(|why| Problem::field(format!("{at}/model/endpoint"), why))?;
         }
         let model = Model { provider, model_id: model_id.into_string(), endpoint, max_output_tokens: max_output_tokens.map(|n| n.0) };
-        let budget = budget.map(|LimitsBody { max_tokens_per_turn, max_cost_usd_per_month }| StoredBudget {
-            max_tokens_per_turn: max_tokens_per_turn.map(|n| n.0),
-            max_cost_usd_per_month: max_cost_usd_per_month.map(|BudgetBody(budget)| budget),
-        });
+        let budget = budget.map(StoredBudget::from);
         Ok(Definition { id, display_name: display_name.into_string(), model, system_prompt_template, budget, permissions })
     }
 }
@@ -242,22 +295,65 @@ pub(crate) struct DefinitionView {
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = AgentBudgetView)]
+#[expect(clippy::struct_field_names, reason = "the API's names")]
 struct BudgetView {
     /// Input and output tokens of one turn.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     max_tokens_per_turn: Option<i64>,
-    /// Dollars in a calendar month (UTC), or `{{workspace.limits.maxCostUsdPerMonth}}`.
+    /// Dollars in a calendar month, or `{{workspace.limits.maxCostUsdPerMonth}}`.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "write_budget")]
     #[schema(value_type = Option<BudgetForm>, nullable = false)]
     max_cost_usd_per_month: Option<Budget>,
+    /// Dollars in a day.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "write_budget")]
+    #[schema(value_type = Option<Usd>, nullable = false)]
+    max_cost_usd_per_day: Option<Budget>,
+    /// Dollars in an hour.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "write_budget")]
+    #[schema(value_type = Option<Usd>, nullable = false)]
+    max_cost_usd_per_hour: Option<Budget>,
+    /// Input and output tokens in a calendar month.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    max_tokens_per_month: Option<i64>,
+    /// Input and output tokens in a day.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    max_tokens_per_day: Option<i64>,
+    /// Input and output tokens in an hour.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    max_tokens_per_hour: Option<i64>,
+}
+
+impl From<StoredBudget> for BudgetView {
+    fn from(stored: StoredBudget) -> Self {
+        let StoredBudget {
+            max_tokens_per_turn,
+            max_cost_usd_per_month,
+            max_cost_usd_per_day,
+            max_cost_usd_per_hour,
+            max_tokens_per_month,
+            max_tokens_per_day,
+            max_tokens_per_hour,
+        } = stored;
+        Self {
+            max_tokens_per_turn,
+            max_cost_usd_per_month,
+            max_cost_usd_per_day,
+            max_cost_usd_per_hour,
+            max_tokens_per_month,
+            max_tokens_per_day,
+            max_tokens_per_hour,
+        }
+    }
 }
 
 impl From<Definition> for DefinitionView {
     fn from(definition: Definition) -> Self {
         let Definition { id, display_name, model, system_prompt_template, budget, permissions } = definition;
-        let budget = budget
-            .map(|StoredBudget { max_tokens_per_turn, max_cost_usd_per_month }| BudgetView { max_tokens_per_turn, max_cost_usd_per_month });
+        let budget = budget.map(BudgetView::from);
         Self { id, display_name, model, system_prompt_template, budget, permissions }
     }
 }

@@ -6,6 +6,8 @@ use crate::template::{self, MAX_BYTES, TemplateBody};
 use astra_host::routes::{Params, Unread};
 use astra_host::{Call, Failure, Host};
 use astra_kernel::{AgentId, Code, Permission, Problem, json};
+use astra_store::Operator;
+use astra_store::plans::PlanSettings;
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::header::{ACCEPT, CONTENT_TYPE, VARY};
@@ -94,6 +96,63 @@ pub(crate) async fn read<H: Host>(call: Call<H>, Params(path): Params<PlanPath>,
         json::from_str(found.template.get()).map_err(|error| Failure::internal(format!("a stored template: {error}")))?;
     let view = TemplateView { plan: found.plan, version: found.version, agents: agents.into_iter().map(DefinitionView::from).collect() };
     Ok(([(VARY, "accept")], Json(view)).into_response())
+}
+
+/// A plan's settings.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
+#[schema(as = PlanSettings)]
+pub(crate) struct SettingsBody {
+    /// Whether what a workspace of the plan has left of `maxTokensPerMonth` and `maxCostUsdPerMonth` is carried over into the next month, for that month only.
+    carry_over: bool,
+}
+
+/// A plan.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Plan)]
+pub(crate) struct PlanView {
+    /// The plan.
+    plan: String,
+    /// Whether what is left of a month's budget is carried over into the next.
+    carry_over: bool,
+    /// The version of its template; null while it has none.
+    #[schema(required = true)]
+    template_version: Option<i32>,
+}
+
+/// Sets a plan's settings.
+#[utoipa::path(
+    put, path = "/plans/{plan}", tag = "plans", operation_id = "putPlan", params(PlanPath), request_body = SettingsBody,
+    responses((status = 200, description = "The plan", body = PlanView)),
+)]
+pub(crate) async fn put_settings<H: Host>(
+    call: Call<H>,
+    Params(path): Params<PlanPath>,
+    request: Unread,
+) -> Result<Json<PlanView>, Failure> {
+    let operator = call.operator(Permission::WorkspaceList)?;
+    let plan = Text::of_path("plan", path.plan)?;
+    let SettingsBody { carry_over } = request.json().await?;
+    operator.put_plan_settings(plan.as_str(), carry_over, call.host.now()).await?;
+    show(&operator, plan).await
+}
+
+/// A plan's settings.
+#[utoipa::path(
+    get, path = "/plans/{plan}", tag = "plans", operation_id = "readPlan", params(PlanPath),
+    responses((status = 200, description = "The plan", body = PlanView)),
+)]
+pub(crate) async fn read_settings<H: Host>(call: Call<H>, Params(path): Params<PlanPath>) -> Result<Json<PlanView>, Failure> {
+    let operator = call.operator(Permission::WorkspaceList)?;
+    let plan = Text::of_path("plan", path.plan)?;
+    show(&operator, plan).await
+}
+
+async fn show<H: Host>(operator: &Operator<'_, H>, plan: Text) -> Result<Json<PlanView>, Failure> {
+    let PlanSettings { carry_over, template_version } =
+        operator.get_plan_settings(plan.as_str()).await?.ok_or_else(|| Problem::not_found("plan"))?;
+    Ok(Json(PlanView { plan: plan.into_string(), carry_over, template_version }))
 }
 
 /// Whether the deployment lets agents call model servers on its own machine without TLS.

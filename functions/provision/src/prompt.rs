@@ -56,7 +56,7 @@ pub(crate) struct LimitNames {
 
 impl From<Limits> for LimitNames {
     fn from(limits: Limits) -> Self {
-        let Limits { max_agents, max_tokens_per_month, max_cost_nano_usd_per_month, max_turns_per_minute } = limits;
+        let Limits { max_agents, max_tokens_per_month, max_cost_nano_usd_per_month, max_turns_per_minute, .. } = limits;
         let max_cost_usd_per_month = max_cost_nano_usd_per_month.map(astra_kernel::NanoUsd::to_usd_text);
         Self { max_agents, max_tokens_per_month, max_cost_usd_per_month, max_turns_per_minute }
     }

@@ -23,6 +23,8 @@ astra_host::routes! {
     PUT "/workspaces/{workspaceId}/agents/{agentId}" => agents::put,
     DELETE "/workspaces/{workspaceId}/agents/{agentId}" => agents::delete,
 
+    PUT "/plans/{plan}" => plans::put_settings,
+    GET "/plans/{plan}" => plans::read_settings,
     GET "/plans/{plan}/template" => plans::read,
     PUT "/plans/{plan}/template" => plans::put,
 }

@@ -8,7 +8,7 @@ use astra_host::{Allowed, Call, CounterUnreachable, Failure, Host};
 use astra_kernel::{Code, Limits, Permission, Problem, Role, Timestamp, WorkspaceId};
 use astra_quota::words::{Answer, Ask};
 use astra_store::Tenant;
-use astra_store::workspaces::{Created, NewWorkspace, Workspace, WorkspacePatch};
+use astra_store::workspaces::{Created, NewWorkspace, Patched, Workspace, WorkspacePatch};
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
@@ -31,6 +31,8 @@ pub(crate) struct WorkspaceView {
     owner_id: String,
     /// Its limits.
     limits: LimitsView,
+    /// Its time zone, an IANA name: days and months of its limits are this zone's.
+    time_zone: String,
     /// `active`, `provisioning` or `deleting`.
     status: String,
     /// When it was made.
@@ -43,8 +45,8 @@ pub(crate) struct WorkspaceView {
 
 impl From<Workspace> for WorkspaceView {
     fn from(workspace: Workspace) -> Self {
-        let Workspace { id, display_name, plan, owner_id, limits, status, created_at, updated_at } = workspace;
-        Self { id, display_name, plan, owner_id, limits: limits.into(), status, created_at, updated_at }
+        let Workspace { id, display_name, plan, owner_id, limits, time_zone, status, created_at, updated_at } = workspace;
+        Self { id, display_name, plan, owner_id, limits: limits.into(), time_zone, status, created_at, updated_at }
     }
 }
 
@@ -66,6 +68,10 @@ pub(crate) struct CreateBody {
     #[serde(default)]
     #[schema(required = false)]
     limits: LimitsBody,
+    /// Its time zone, an IANA name such as `Europe/Berlin`; UTC unless told.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false)]
+    time_zone: Option<Text>,
 }
 
 /// One page of workspaces.
@@ -99,6 +105,9 @@ struct CanonicalBody<'a> {
     plan: &'a str,
     owner_id: &'a str,
     limits: Limits,
+    /// Not there when it was not said: a body from before there were time zones is the same body still.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    time_zone: Option<&'a str>,
 }
 
 /// Makes a workspace with its memory, its first owner and its quota. The same body again gives the same workspace.
@@ -112,19 +121,21 @@ struct CanonicalBody<'a> {
 )]
 pub(crate) async fn create<H: Host>(call: Call<H>, request: Unread) -> Result<Response, Failure> {
     call.operator(Permission::WorkspaceList)?;
-    let CreateBody { id, display_name, plan, owner_id, limits } = request.json().await?;
+    let CreateBody { id, display_name, plan, owner_id, limits, time_zone } = request.json().await?;
     call.trace.workspace(&id);
     let limits = Limits::from(limits);
     let (display_name, plan, owner_id) = (display_name.as_str(), plan.as_str(), owner_id.as_str());
-    let body = serde_json::to_string(&CanonicalBody { id: &id, display_name, plan, owner_id, limits })
+    let time_zone = time_zone.as_ref().map(Text::as_str);
+    let body = serde_json::to_string(&CanonicalBody { id: &id, display_name, plan, owner_id, limits, time_zone })
         .map_err(|error| Failure::internal(format!("a workspace's body: {error}")))?;
-    let new = NewWorkspace { display_name, plan, owner_id, limits, body: &body, now: call.host.now() };
+    let new = NewWorkspace { display_name, plan, owner_id, limits, time_zone, body: &body, now: call.host.now() };
     match Tenant::open(&call.host, id).create_workspace(&new).await? {
         Created::New(workspace) => {
             let location = format!("/workspaces/{}", workspace.id);
             Ok((StatusCode::CREATED, [(LOCATION, location)], Json(WorkspaceView::from(workspace))).into_response())
         }
         Created::Same(workspace) => Ok(Json(WorkspaceView::from(workspace)).into_response()),
+        Created::TimeZoneUnknown => Err(time_zone_unknown().into()),
         Created::Conflict => {
             let detail =
                 "A workspace with this id was made by another body. PATCH /workspaces/{workspaceId} changes it; nothing was changed now.";
@@ -156,6 +167,10 @@ pub(crate) struct PatchBody {
     #[serde(default, deserialize_with = "present")]
     #[schema(nullable = false)]
     plan: Option<Text>,
+    /// Its time zone, an IANA name. The operator's to change: it moves the days and months of its limits.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false)]
+    time_zone: Option<Text>,
     /// Its limits. The operator's to change. What is used already stays used.
     #[serde(default, deserialize_with = "present")]
     #[schema(nullable = false)]
@@ -174,20 +189,34 @@ pub(crate) async fn change<H: Host>(
     request: Unread,
 ) -> Result<Json<WorkspaceView>, Failure> {
     let Allowed { claims, data } = call.tenant(&path.workspace_id, Permission::WorkspaceWrite)?;
-    let PatchBody { display_name, plan, limits } = request.json().await?;
-    if claims.role() != Some(Role::Operator) && (plan.is_some() || limits.is_some()) {
-        return Err(Problem::new(Code::Forbidden, "Plan and limits are the operator's to change; displayName is yours.").into());
+    let PatchBody { display_name, plan, time_zone, limits } = request.json().await?;
+    if claims.role() != Some(Role::Operator) && (plan.is_some() || limits.is_some() || time_zone.is_some()) {
+        return Err(Problem::new(Code::Forbidden, "Plan, limits and timeZone are the operator's to change; displayName is yours.").into());
     }
-    if display_name.is_none() && plan.is_none() && limits.is_none() {
-        return Err(Problem::field("/", "nothing to change: name displayName, plan or limits").into());
+    if display_name.is_none() && plan.is_none() && limits.is_none() && time_zone.is_none() {
+        return Err(Problem::field("/", "nothing to change: name displayName, plan, timeZone or limits").into());
     }
     let changes = WorkspacePatch {
         display_name: display_name.map(Text::into_string),
         plan: plan.map(Text::into_string),
+        time_zone: time_zone.map(Text::into_string),
         limits: limits.map(LimitsPatch::into_stored),
     };
-    let workspace = data.patch_workspace(&changes, call.host.now()).await?.ok_or_else(|| Problem::not_found("workspace"))?;
-    Ok(Json(workspace.into()))
+    let changes_limits = changes.limits.is_some() || changes.time_zone.is_some();
+    let workspace = match data.patch_workspace(&changes, call.host.now()).await? {
+        Patched::Ok(workspace) => workspace,
+        Patched::NotFound => return Err(Problem::not_found("workspace").into()),
+        Patched::TimeZoneUnknown => return Err(time_zone_unknown().into()),
+    };
+    if changes_limits {
+        // Running turns keep to them from now on. Should the counter not hear of it, it will with the next turn that begins.
+        let _ = call.host.ask(data.workspace(), &Ask::Status).await;
+    }
+    Ok(Json((*workspace).into()))
+}
+
+fn time_zone_unknown() -> Problem {
+    Problem::field("/timeZone", "not a time zone's name in the IANA database, such as Europe/Berlin or UTC")
 }
 
 /// Deletes a workspace with everything it owns. Its ledger stays, as the bill's record.

@@ -22,6 +22,8 @@ const LEAST: &[(&str, &str, &str)] = &[
     ("GET", "/workspaces/{workspaceId}/agents", "viewer"),
     ("PUT", "/workspaces/{workspaceId}/agents/{agentId}", "admin"),
     ("DELETE", "/workspaces/{workspaceId}/agents/{agentId}", "admin"),
+    ("PUT", "/plans/{plan}", "operator"),
+    ("GET", "/plans/{plan}", "operator"),
     ("GET", "/plans/{plan}/template", "operator"),
     ("PUT", "/plans/{plan}/template", "operator"),
 ];

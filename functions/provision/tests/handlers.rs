@@ -19,7 +19,7 @@ async fn as_role(host: &FakeHost, role: &str, method: &str, path: &str, body: &s
 
 fn workspace() -> Value {
     json!({
-        "id": "acme", "displayName": "ACME Corp", "plan": "pro", "ownerId": "user_acme_admin", "status": "active",
+        "id": "acme", "displayName": "ACME Corp", "plan": "pro", "ownerId": "user_acme_admin", "timeZone": "UTC", "status": "active",
         "limits": { "maxAgents": 10, "maxCostNanoUsdPerMonth": 50_000_000_000_i64 },
         "createdAt": "2026-11-24T12:00:00.000Z", "updatedAt": "2026-11-24T12:00:00.000Z",
     })

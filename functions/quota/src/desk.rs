@@ -6,10 +6,13 @@
 //! 4. A row is deleted after the database has the record, never before; if that is lost, the alarm saves it again, which changes nothing.
 
 use crate::gate::Gate;
-use astra_kernel::{AgentId, Limits, NanoUsd, Timestamp, TurnId, WorkspaceId};
+use astra_kernel::{AgentId, Allowance, Limits, Timestamp, TurnId, WorkspaceId};
 use astra_quota::context::{Context, Outcome};
-use astra_quota::words::{Begin, Begun, Draft, Extend, Finished, Record};
-use astra_quota::{AdmitError, Answer, Ask, Counter, Hold, Known, QuotaView, SaveOutcome, Spent};
+use astra_quota::words::{Begin, Begun, Compared, Draft, Extend, Finished, Record};
+use astra_quota::{
+    AdmitError, Amount, Answer, Ask, Cap, Counter, Heard, Hold, Known, QuotaView, SaveOutcome, Scope, Span, Spans, Spent, alert, plan,
+    window,
+};
 use astra_store::{Database, StoreError, Tenant};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -53,25 +56,55 @@ pub trait Rows {
     fn delete(&self, turns: &[TurnId]);
 }
 
-/// What `quota_status` answers.
+/// What `quota_status` answers; of a workspace that is not there nothing of it.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Status {
-    outcome: String,
     #[serde(default)]
     limits: Limits,
     #[serde(default)]
-    agents: Vec<AgentBudget>,
+    agents: Vec<AgentLimits>,
     agent_count: Option<i64>,
-    spent: Option<Spent>,
+    spans: Option<Spans>,
 }
 
-/// An agent that has a limit of its own.
+/// An agent that has limits of its own.
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct AgentBudget {
+struct AgentLimits {
     id: AgentId,
-    max_cost_nano_usd_per_month: NanoUsd,
+    allowance: Allowance,
+}
+
+impl Status {
+    /// The caps of the workspace and of its agents.
+    fn caps(&self) -> Vec<Cap> {
+        let mut caps = Vec::new();
+        let window = |period| self.spans.map(|spans| spans.of(period));
+        window::push(&mut caps, &Scope::workspace(), &self.limits.allowance(), window);
+        for AgentLimits { id, allowance } in &self.agents {
+            window::push(&mut caps, &Scope::agent(id), allowance, window);
+        }
+        caps
+    }
+}
+
+/// What `quota_spent` answers.
+#[derive(Deserialize)]
+struct SpentIn {
+    data: Vec<Spent>,
+}
+
+/// A turn that is settled and on its way to the database.
+struct Settled {
+    agent: AgentId,
+    started_at: Timestamp,
+    charge: Amount,
+}
+
+impl Settled {
+    fn of(record: &Record) -> Self {
+        Self { agent: record.agent_id.clone(), started_at: record.started_at, charge: record.charge() }
+    }
 }
 
 /// Whether the database was asked about an idempotency key already.
@@ -89,7 +122,7 @@ pub struct Desk<D, R> {
     counter: RefCell<Counter>,
     /// Passed alone while the ledger is read as a whole, together while records are added to it.
     ledger: Gate,
-    saving: RefCell<BTreeSet<TurnId>>,
+    saving: RefCell<BTreeMap<TurnId, Settled>>,
     undelivered: RefCell<BTreeMap<TurnId, Record>>,
     done: RefCell<Vec<TurnId>>,
     failures: Cell<u32>,
@@ -142,11 +175,12 @@ impl<D: Database, R: Rows> Desk<D, R> {
         let now = self.tick(now);
         match ask {
             Ask::Begin(begin) => self.begin(&begin, now).await.unwrap_or_else(refuse),
-            Ask::Extend(extend) => self.extend(&extend, now),
+            Ask::Extend(extend) => self.extend(&extend, now).await.unwrap_or_else(refuse),
             Ask::Finish(record) => self.finish(*record, now).await,
             Ask::Stop(stop) if self.counter.borrow_mut().stop(stop.turn_id, stop.subject.as_deref()) => Answer::Stopping,
             Ask::Stop(_) => Answer::NotRunning,
             Ask::Status => self.status(now).await.unwrap_or_else(refuse),
+            Ask::Reconcile => self.reconcile().await.unwrap_or_else(refuse),
             Ask::Forget => self.forget(),
             Ask::Ping => Answer::Pong,
         }
@@ -167,29 +201,31 @@ impl<D: Database, R: Rows> Desk<D, R> {
         if let Some(known) = self.known(begin, now, Asked::BeforeDatabase) {
             return Ok(Some(known));
         }
-        let (text, now) = self.read_context(begin, now).await?;
+        let text = self.tenant().begin_turn(&begin.argument(self.tick(now)).map_err(|_| StoreError::Shape("turn_begin"))?).await?;
         let outcome: Outcome = parse(&text)?;
         if outcome.outcome != "ok" {
             return RawValue::from_string(text).map(|denial| Some(Answer::Denied(denial))).map_err(|_| StoreError::Shape("turn_begin"));
         }
         let context: Context = parse(&text)?;
+        if context.carry_due && self.carry(context.spans.month, now).await? {
+            // With what was carried over, its limits are others.
+            return Ok(None);
+        }
+        self.load(&plan::windows(&context.request(begin))).await?;
         // Nothing is awaited from here on: what is decided is still true when it is written down.
-        if let Some(known) = self.known(begin, now, Asked::AfterDatabase) {
+        if let Some(known) = self.known(begin, self.tick(now), Asked::AfterDatabase) {
             return Ok(Some(known));
         }
-        let hold = match self.counter.borrow_mut().admit(now, context.request(begin)) {
+        let mut counter = self.counter.borrow_mut();
+        let hold = match counter.admit(context.request(begin)) {
             Ok(hold) => hold.clone(),
             Err(AdmitError::Refused(refusal)) => return Ok(Some(Answer::Refused(refusal))),
             Err(AdmitError::NotLoaded) => return Ok(None),
             Err(AdmitError::Money(_)) => return Err(StoreError::Shape("turn_begin: price")),
         };
-        let answer = Begun {
-            context: RawValue::from_string(text).map_err(|_| StoreError::Shape("turn_begin"))?,
-            started_at: hold.started_at,
-            input_bound: hold.input_bound,
-            max_output: hold.max_output,
-            bounded_by_budget: hold.bounded_by_budget,
-        };
+        let quota = counter.view(&hold.caps, hold.max_turns_per_minute, None, now).unwrap_or_default();
+        drop(counter);
+        let answer = Begun::new(RawValue::from_string(text).map_err(|_| StoreError::Shape("turn_begin"))?, &hold, quota);
         let turn = begin.turn_id;
         let draft = Box::new(context.draft(begin.clone(), hold.started_at));
         if !self.rows.put(turn, &Row::Running { hold: Box::new(hold), draft }) {
@@ -199,6 +235,20 @@ impl<D: Database, R: Rows> Desk<D, R> {
         // In the same write as the new row: what earlier turns no longer need.
         self.sweep();
         Ok(Some(Answer::Begun(Box::new(answer))))
+    }
+
+    /// Has what is left of the month before carried over, once nothing of it is under way. True when that was done.
+    async fn carry(&self, month: Span, now: Timestamp) -> Result<bool, StoreError> {
+        let _alone = self.ledger.alone().await;
+        self.deliver().await;
+        let is_open = self.counter.borrow().has_begun_before(month.starts_at)
+            || self.saving.borrow().values().any(|settled| settled.started_at < month.starts_at)
+            || self.undelivered.borrow().values().any(|record| record.started_at < month.starts_at);
+        if is_open {
+            return Ok(false);
+        }
+        let Outcome { outcome } = parse(&self.tenant().quota_carry(now).await?)?;
+        Ok(outcome == "carried")
     }
 
     fn known(&self, begin: &Begin, now: Timestamp, asked: Asked) -> Option<Answer> {
@@ -221,64 +271,93 @@ impl<D: Database, R: Rows> Desk<D, R> {
     }
 
     fn is_unsaved(&self, turn: TurnId) -> bool {
-        self.saving.borrow().contains(&turn) || self.undelivered.borrow().contains_key(&turn)
+        self.saving.borrow().contains_key(&turn) || self.undelivered.borrow().contains_key(&turn)
     }
 
-    /// `turn_begin`, together with what was spent when that is not known.
-    async fn read_context(&self, begin: &Begin, now: Timestamp) -> Result<(String, Timestamp), StoreError> {
-        if self.needs_load(now) {
-            let _alone = self.ledger.alone().await;
-            // Another turn may have loaded it while this one waited.
-            let now = self.tick(now);
-            if self.needs_load(now) {
-                self.deliver().await;
-                let text = self.tenant().begin_turn(&argument(begin, now, true)?).await?;
-                if let Ok(Context { spent: Some(spent), .. }) = parse::<Context>(&text) {
-                    self.load(spent, now);
-                }
-                return Ok((text, now));
+    /// Reads from the ledger what was spent in those of these windows of which it is not known.
+    async fn load(&self, windows: &[Span]) -> Result<(), StoreError> {
+        if self.counter.borrow().missing(windows).is_empty() {
+            return Ok(());
+        }
+        let _alone = self.ledger.alone().await;
+        // Another turn may have loaded them while this one waited.
+        let missing = self.counter.borrow().missing(windows);
+        if missing.is_empty() {
+            return Ok(());
+        }
+        for (window, spent) in self.read(missing).await? {
+            self.counter.borrow_mut().load(window, spent);
+        }
+        Ok(())
+    }
+
+    /// What was spent in some windows. The caller is alone with the ledger.
+    async fn read(&self, windows: Vec<Span>) -> Result<Vec<(Span, Spent)>, StoreError> {
+        #[derive(Serialize)]
+        struct Argument<'a> {
+            windows: &'a [Span],
+        }
+        self.deliver().await;
+        let argument = serde_json::to_string(&Argument { windows: &windows }).map_err(|_| StoreError::Shape("quota_spent"))?;
+        let SpentIn { data } = parse(&self.tenant().quota_spent(&argument).await?)?;
+        if data.len() != windows.len() {
+            return Err(StoreError::Shape("quota_spent"));
+        }
+        // Settled, and not in the ledger: those that the database did not take, and those that wait until the ledger has been read.
+        let (saving, undelivered) = (self.saving.borrow(), self.undelivered.borrow());
+        let kept = undelivered.iter().filter(|(turn, _)| !saving.contains_key(turn)).map(|(_, record)| Settled::of(record));
+        let kept: Vec<_> = kept.collect();
+        let add = |(window, mut spent): (Span, Spent)| {
+            for settled in saving.values().chain(&kept).filter(|settled| window.contains(settled.started_at)) {
+                spent.add(&settled.agent, settled.charge).map_err(|_| StoreError::Shape("quota_spent: too much"))?;
             }
-        }
-        let text = self.tenant().begin_turn(&argument(begin, self.tick(now), false)?).await?;
-        Ok((text, self.tick(now)))
+            Ok((window, spent))
+        };
+        windows.into_iter().zip(data).map(add).collect()
     }
 
-    fn needs_load(&self, now: Timestamp) -> bool {
-        let mut counter = self.counter.borrow_mut();
-        counter.roll(now);
-        counter.needs_load()
+    async fn extend(&self, extend: &Extend, now: Timestamp) -> Result<Answer, StoreError> {
+        for _ in 0..LOADS {
+            let heard = self.counter.borrow_mut().extend(now, extend);
+            let extended = match heard {
+                Heard::NotRunning => return Ok(Answer::NotRunning),
+                Heard::Taken(extended) => extended,
+                Heard::NotLoaded => {
+                    // The sign of life was taken, whether or not the hold can grow.
+                    self.keep(extend.turn_id)?;
+                    let windows = self.counter.borrow().hold(extend.turn_id).map(|hold| hold.spans.clone()).unwrap_or_default();
+                    self.load(&windows).await?;
+                    continue;
+                }
+            };
+            self.keep(extend.turn_id)?;
+            return Ok(Answer::Extended(extended));
+        }
+        Err(StoreError::Unreachable)
     }
 
-    /// Takes what the ledger says, and adds what could not be written to it yet.
-    fn load(&self, spent: Spent, now: Timestamp) {
-        let mut counter = self.counter.borrow_mut();
-        let month = now.month();
-        counter.load(month, spent);
-        for record in self.undelivered.borrow().values() {
-            let _ = counter.finish(now, record.turn_id, &record.agent_id, record.started_at, record.charge(), SaveOutcome::Saved);
-        }
-    }
-
-    fn extend(&self, extend: &Extend, now: Timestamp) -> Answer {
-        let mut counter = self.counter.borrow_mut();
-        let Some(extended) = counter.extend(now, extend) else { return Answer::NotRunning };
-        // What was reported must survive the object: it is what a dead turn is charged.
-        if let (Some(hold), Some(Row::Running { hold: _, draft })) = (counter.hold(extend.turn_id), self.rows.get(extend.turn_id))
-            && !self.rows.put(extend.turn_id, &Row::Running { hold: Box::new(hold.clone()), draft })
-        {
-            return Answer::Unavailable;
-        }
-        Answer::Extended(extended)
+    /// Writes down what a running turn has reported and what it holds: both must survive the object.
+    fn keep(&self, turn: TurnId) -> Result<(), StoreError> {
+        let counter = self.counter.borrow();
+        let (Some(hold), Some(Row::Running { hold: _, draft })) = (counter.hold(turn), self.rows.get(turn)) else { return Ok(()) };
+        if self.rows.put(turn, &Row::Running { hold: Box::new(hold.clone()), draft }) { Ok(()) } else { Err(StoreError::Unreachable) }
     }
 
     /// Settles a turn and saves it.
     async fn finish(&self, mut record: Record, now: Timestamp) -> Answer {
         let turn = record.turn_id;
-        if !self.saving.borrow_mut().insert(turn) {
+        // Which marks it passes, and what is left, is known only beside what was spent. Without that it is settled all the same; a database that has just not
+        // taken a record is not asked.
+        if self.undelivered.borrow().is_empty() {
+            let windows = self.counter.borrow().hold(turn).map(|hold| hold.spans.clone()).unwrap_or_default();
+            let _ = self.load(&windows).await;
+        }
+        if self.saving.borrow().contains_key(&turn) {
             // The same record is on its way already.
             return Answer::Unavailable;
         }
-        let settled = self.settle(&record, now);
+        self.saving.borrow_mut().insert(turn, Settled::of(&record));
+        let settled = self.settle(&mut record, now);
         let quota = settled.clone().unwrap_or_default();
         if let Some(answer) = &mut record.answer {
             *answer = with_quota(answer, &quota).unwrap_or_else(|| answer.clone());
@@ -286,7 +365,7 @@ impl<D: Database, R: Rows> Desk<D, R> {
         let saved = self.save(&record).await;
         self.saving.borrow_mut().remove(&turn);
         match saved {
-            Ok(_) if record.answer.is_some() && (settled.is_none() || self.needs_load(self.tick(now))) => {
+            Ok(outcome) if record.answer.is_some() && (settled.is_none() || outcome != SaveOutcome::Saved) => {
                 Answer::Finished(Finished { saved: true, quota: self.figures(&record.agent_id, now).await })
             }
             Ok(_) => Answer::Finished(Finished { saved: true, quota }),
@@ -302,19 +381,23 @@ impl<D: Database, R: Rows> Desk<D, R> {
     /// turn has ended all the same. The caller does not hold the ledger.
     async fn figures(&self, agent: &AgentId, now: Timestamp) -> QuotaView {
         let Ok(Some(mut status)) = self.read_status(now).await else { return QuotaView::default() };
-        status.agents.retain(|budget| budget.id == *agent);
-        self.view(&Status { agent_count: None, ..status }, now)
+        status.agents.retain(|limits| limits.id == *agent);
+        status.agent_count = None;
+        self.view(&status, now)
     }
 
-    /// Charges a turn in memory. None when it is not known what is left: its limits went with its hold, or what was spent is in doubt.
-    fn settle(&self, record: &Record, now: Timestamp) -> Option<QuotaView> {
+    /// Charges a turn in memory, and notes which marks that has passed. None when it is not known what is left: its limits went with its hold, or what was
+    /// spent is in doubt.
+    fn settle(&self, record: &mut Record, now: Timestamp) -> Option<QuotaView> {
         let mut counter = self.counter.borrow_mut();
-        let limits = counter.hold(record.turn_id).map(|h| (h.limits, h.agent_max_cost));
+        let limits = counter.hold(record.turn_id).map(|hold| (hold.caps.clone(), hold.max_turns_per_minute));
+        let caps = limits.as_ref().map_or(&[][..], |(caps, _)| caps);
+        let before = counter.stands(caps);
         // An amount that does not fit makes the counter load again.
         let _ = counter.finish(now, record.turn_id, &record.agent_id, record.started_at, record.charge(), SaveOutcome::Saved);
-        let (limits, agent) = limits.filter(|_| !counter.needs_load())?;
-        let agents: Vec<_> = agent.map(|max| (record.agent_id.clone(), max)).into_iter().collect();
-        Some(counter.view(&limits, &agents, None, now))
+        record.alerts = before.zip(counter.stands(caps)).map(|(before, after)| alert::passed(caps, &before, &after)).unwrap_or_default();
+        let (caps, max_turns_per_minute) = limits?;
+        counter.view(&caps, max_turns_per_minute, None, now)
     }
 
     /// Sends a record that was settled to the database.
@@ -370,40 +453,46 @@ impl<D: Database, R: Rows> Desk<D, R> {
     }
 
     fn view(&self, status: &Status, now: Timestamp) -> QuotaView {
-        let Status { outcome: _, limits, agents, agent_count, spent: _ } = status;
-        let agents: Vec<_> = agents.iter().map(|a| (a.id.clone(), a.max_cost_nano_usd_per_month)).collect();
-        self.counter.borrow().view(limits, &agents, *agent_count, self.tick(now))
+        let agents = status.limits.max_agents.zip(status.agent_count);
+        self.counter.borrow().view(&status.caps(), status.limits.max_turns_per_minute, agents, now).unwrap_or_default()
     }
 
     /// Reads the limits, and what was spent when that is not known: it is when this returns. None when there is no such workspace.
     async fn read_status(&self, now: Timestamp) -> Result<Option<Status>, StoreError> {
-        // As for a turn that begins: what was spent may come into doubt meanwhile.
+        // What was spent may come into doubt meanwhile.
         for _ in 0..LOADS {
-            let status = self.try_status(now).await?;
-            if status.outcome != "ok" {
-                return Ok(None);
-            }
-            if !self.counter.borrow().needs_load() {
+            let status: Status = parse(&self.tenant().quota_status(self.tick(now)).await?)?;
+            let (caps, Some(spans)) = (status.caps(), status.spans) else { return Ok(None) };
+            self.counter.borrow_mut().set_limits(spans.month, status.limits);
+            let windows = window::counted(&caps, &spans);
+            self.load(&windows).await?;
+            if self.counter.borrow().missing(&windows).is_empty() {
                 return Ok(Some(status));
             }
         }
         Err(StoreError::Unreachable)
     }
 
-    async fn try_status(&self, now: Timestamp) -> Result<Status, StoreError> {
-        // Alone only when the ledger is read too.
-        let alone = if self.needs_load(now) { Some(self.ledger.alone().await) } else { None };
-        let now = self.tick(now);
-        let needs_load = alone.is_some() && self.needs_load(now);
-        if needs_load {
-            self.deliver().await;
+    /// Compares what is known of each window with what the ledger says, which is gone by from then on.
+    async fn reconcile(&self) -> Result<Answer, StoreError> {
+        let _alone = self.ledger.alone().await;
+        let windows: Vec<Span> = self.counter.borrow().spent().keys().copied().collect();
+        let read = self.read(windows).await?;
+        // Nothing is awaited from here on: turns that were settled while the ledger was read are in both.
+        let mut counter = self.counter.borrow_mut();
+        let mut compared = Vec::new();
+        for (window, ledger) in read {
+            let Some(known) = counter.spent().get(&window) else { continue };
+            let scopes: BTreeSet<Scope> = known.scopes().chain(ledger.scopes()).collect();
+            compared.extend(scopes.into_iter().map(|scope| Compared {
+                window: window.id(),
+                counter: known.of(&scope),
+                ledger: ledger.of(&scope),
+                scope,
+            }));
+            counter.load(window, ledger);
         }
-        let text = self.tenant().quota_status(now.month(), needs_load).await?;
-        let mut status: Status = parse(&text)?;
-        if let (true, Some(spent)) = (needs_load, status.spent.take()) {
-            self.load(spent, now);
-        }
-        Ok(status)
+        Ok(Answer::Reconciled(compared))
     }
 
     fn forget(&self) -> Answer {
@@ -456,8 +545,4 @@ fn refuse(error: StoreError) -> Answer {
 
 fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, StoreError> {
     astra_kernel::json::from_str(text).map_err(|_| StoreError::Shape(std::any::type_name::<T>()))
-}
-
-fn argument(begin: &Begin, now: Timestamp, need_spent: bool) -> Result<String, StoreError> {
-    begin.argument(now, need_spent).map_err(|_| StoreError::Shape("turn_begin"))
 }

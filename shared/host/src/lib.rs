@@ -26,7 +26,7 @@ pub mod web;
 pub mod workers;
 
 pub use trace::Trace;
-pub use web::{Allowed, Call, Failure, StrictJson, serve};
+pub use web::{Allowed, Call, Failure, StrictJson, serve, with_limits};
 
 /// The counter gave no answer. What was asked may or may not have been done; every ask may be sent again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -4,6 +4,7 @@ use crate::{Host, Trace, trace};
 use astra_kernel::json::Objects;
 use astra_kernel::token::TokenError;
 use astra_kernel::{Claims, Code, ConfigError, Permission, Problem, Role, Timestamp, WorkspaceId, permission};
+use astra_quota::QuotaView;
 use astra_quota::words::{Answer, Ask};
 use astra_store::{Operator, StoreError, Tenant};
 use axum::Router;
@@ -344,6 +345,17 @@ async fn health<H: Host>(call: Call<H>) -> Response {
     (status, axum::Json(body)).into_response()
 }
 
+/// Says in an answer's headers what the limits are and what is left of them.
+pub fn with_limits(mut response: Response, quota: &QuotaView, now: Timestamp) -> Response {
+    let values = astra_quota::headers::values(quota, now);
+    for (name, value) in values.into_iter().flat_map(|(policy, limit)| [("ratelimit-policy", policy), ("ratelimit", limit)]) {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    response
+}
+
 /// Writes a problem into a response.
 pub fn write_problem(response: &mut Response, problem: &Problem, instance: &str, request_id: &str) {
     let body = serde_json::to_vec(&problem.document(instance, request_id)).unwrap_or_default();
@@ -353,6 +365,10 @@ pub fn write_problem(response: &mut Response, problem: &Problem, instance: &str,
     headers.remove(http::header::CONTENT_LENGTH);
     if let Some(seconds) = problem.retry_after {
         headers.insert(RETRY_AFTER, seconds.into());
+        // A limit that is reached, as the answers that it let through said it.
+        if let Some(limit) = problem.limit.as_ref().and_then(|limit| HeaderValue::try_from(format!("\"{limit}\";r=0;t={seconds}")).ok()) {
+            headers.insert("ratelimit", limit);
+        }
     }
     if problem.code == Code::Unauthorized {
         headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -16,7 +16,7 @@ pub mod token;
 
 pub use config::{ConfigError, Settings};
 pub use ids::{AgentId, IdError, SessionId, TurnId, WorkspaceId};
-pub use limits::Limits;
+pub use limits::{Allowance, Limits};
 pub use money::{MoneyError, NanoUsd, Price, Tokens, Usage, UsageSource};
 pub use permission::{Permission, Role};
 pub use problem::{Code, FieldError, Problem};

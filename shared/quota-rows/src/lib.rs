@@ -13,12 +13,17 @@
 
 mod rows;
 
-use astra_kernel::{AgentId, Month, Timestamp, WorkspaceId};
+use astra_kernel::{AgentId, Timestamp, WorkspaceId};
 use astra_quota::context::{Context, Outcome};
-use astra_quota::words::{Begin, Begun, Extend, Extended, Finished, Record, Stop};
-use astra_quota::{AdmitError, Answer, Ask, Hold, plan};
+use astra_quota::plan::Short;
+use astra_quota::view::{self, Counts};
+use astra_quota::words::{Begin, Begun, Extend, Finished, Record, Stop};
+use astra_quota::{AdmitError, Answer, Ask, Cap, Hold, QuotaView, Recent, Scope, Span, Stand, plan, window};
 use astra_store::{Database, Operator, StoreError, Tenant};
-use rows::{Alive, At, Dead, Expired, Finish, Grow, Growing, Of, Read, Saved, Standings, Status, Take, TakeOutcome};
+use rows::{
+    AgentLimits, Alive, At, Dead, Expired, Finish, Grow, Growing, Of, Read, Reconciled, Saved, Standings, Status, StatusNow, Take,
+    TakeOutcome, Waiting,
+};
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
@@ -96,9 +101,10 @@ impl<'a, D: Database> RowsCounter<'a, D> {
         let answer = match ask {
             Ask::Begin(begin) => self.begin(begin, now).await,
             Ask::Extend(extend) => self.extend(extend, now).await,
-            Ask::Finish(record) => self.finish(record, now, false).await.map(|quota| quota.unwrap_or(Answer::NotRunning)),
+            Ask::Finish(record) => self.finish(record, now).await,
             Ask::Stop(stop) => self.stop(stop).await,
             Ask::Status => self.status(now).await,
+            Ask::Reconcile => self.reconcile().await,
             Ask::Forget => self.tenant().holds_forget().await.map(|_| Answer::Forgotten),
             // Whether the rows can be reached is what is asked.
             Ask::Ping => self.status(now).await.map(|_| Answer::Pong),
@@ -107,17 +113,17 @@ impl<'a, D: Database> RowsCounter<'a, D> {
     }
 
     async fn begin(&self, begin: &Begin, now: Timestamp) -> Result<Answer, StoreError> {
-        let argument = begin.argument(now, false).map_err(|_| StoreError::Shape("hold_begin"))?;
+        let argument = begin.argument(now).map_err(|_| StoreError::Shape("hold_begin"))?;
         for _ in 0..READS {
             let read: Read = parse("hold_begin", &self.tenant().hold_begin(&argument).await?)?;
-            match (read.outcome.as_str(), read.turn_id, read.context) {
-                ("read", None, Some(context)) => {
-                    if let Some(answer) = self.decide(begin, context, read.standings, now).await? {
+            match (read.outcome.as_str(), read.turn_id, read.context, read.standings) {
+                ("read", None, Some(context), Some(standings)) => {
+                    if let Some(answer) = self.decide(begin, context, standings, now).await? {
                         return Ok(answer);
                     }
                 }
-                ("running", Some(turn), None) => return Ok(if read.same { Answer::Running(turn) } else { Answer::KeyReused }),
-                ("expired", None, None) => drop(self.expire(now).await?),
+                ("running", Some(turn), None, None) => return Ok(if read.same { Answer::Running(turn) } else { Answer::KeyReused }),
+                ("expired", None, None, None) => drop(self.expire(now).await?),
                 _ => return Err(StoreError::Shape("hold_begin")),
             }
         }
@@ -129,7 +135,7 @@ impl<'a, D: Database> RowsCounter<'a, D> {
         &self,
         begin: &Begin,
         text: Box<RawValue>,
-        read: Option<Standings>,
+        mut standings: Standings,
         now: Timestamp,
     ) -> Result<Option<Answer>, StoreError> {
         let outcome: Outcome = parse("turn_begin", text.get())?;
@@ -137,20 +143,28 @@ impl<'a, D: Database> RowsCounter<'a, D> {
             return Ok(Some(Answer::Denied(text)));
         }
         let context: Context = parse("turn_begin", text.get())?;
-        let month = now.month();
-        let mut standings = match read {
-            Some(standings) => standings,
-            None => self.standings(&begin.agent_id, month, now).await?,
-        };
+        if context.carry_due {
+            let Outcome { outcome } = parse("quota_carry", &self.tenant().quota_carry(now).await?)?;
+            if outcome == "carried" {
+                // With what was carried over, its limits are others.
+                return Ok(None);
+            }
+        }
         for _ in 0..DECISIONS {
-            let (standing, recent) = (standings.standing, standings.recent);
-            let hold = match plan::admit(now, month, context.request(begin), recent, &standing) {
+            let request = context.request(begin);
+            let windows = plan::windows(&request);
+            if !standings.has(&windows) {
+                standings = self.standings(&windows, Some(&begin.agent_id), now).await?;
+            }
+            let caps = plan::caps(&request);
+            let stands = standings.stands(&caps);
+            let hold = match plan::admit(request, caps, &stands, standings.recent, &standings.waits) {
                 Ok(hold) => hold,
                 Err(AdmitError::Refused(refusal)) => return Ok(Some(Answer::Refused(refusal))),
                 Err(AdmitError::NotLoaded | AdmitError::Money(_)) => return Err(StoreError::Shape("turn_begin: price")),
             };
             let draft = context.draft(begin.clone(), hold.started_at);
-            let take = json(&Take { turn_id: begin.turn_id, tokens: hold.tokens(), hold: &hold, draft: &draft, now })?;
+            let take = json(&Take { turn_id: begin.turn_id, tokens: hold.amount().tokens, hold: &hold, draft: &draft, now })?;
             let hold = match parse("hold_take", &self.tenant().hold_take(&take).await?)? {
                 TakeOutcome::Taken => hold,
                 TakeOutcome::Held { hold } => *hold,
@@ -160,59 +174,86 @@ impl<'a, D: Database> RowsCounter<'a, D> {
                     continue;
                 }
             };
-            return Ok(Some(Answer::Begun(Box::new(Begun {
-                context: text,
-                started_at: hold.started_at,
-                input_bound: hold.input_bound,
-                max_output: hold.max_output,
-                bounded_by_budget: hold.bounded_by_budget,
-            }))));
+            let quota = quota(&hold, &stands, standings.recent);
+            return Ok(Some(Answer::Begun(Box::new(Begun::new(text, &hold, quota)))));
         }
         Err(StoreError::Unreachable)
     }
 
-    async fn standings(&self, agent_id: &AgentId, month: Month, now: Timestamp) -> Result<Standings, StoreError> {
-        let argument = json(&Of { agent_id, month, now })?;
-        parse("hold_standing", &self.tenant().hold_standing(&argument).await?)
+    async fn standings(&self, windows: &[Span], agent_id: Option<&AgentId>, now: Timestamp) -> Result<Standings, StoreError> {
+        let argument = json(&Of { windows, agent_id, now })?;
+        let standings: Standings = parse("hold_standing", &self.tenant().hold_standing(&argument).await?)?;
+        if standings.has(windows) { Ok(standings) } else { Err(StoreError::Shape("hold_standing")) }
     }
 
     async fn extend(&self, extend: &Extend, now: Timestamp) -> Result<Answer, StoreError> {
-        let argument = json(&Alive { extend, now })?;
-        let mut outcome: Growing = parse("hold_extend", &self.tenant().hold_extend(&argument).await?)?;
+        let alive = json(&Alive { extend, now })?;
+        let mut outcome: Growing = parse("hold_extend", &self.tenant().hold_extend(&alive).await?)?;
+        let mut may_wait = extend.is_urgent;
+        let mut grown: Option<Hold> = None;
         for _ in 0..DECISIONS {
-            let (hold, standings) = match outcome {
-                Growing::NotRunning => return Ok(Answer::NotRunning),
-                Growing::Ok { extended } => return Ok(Answer::Extended(extended)),
-                Growing::Grow { hold, standings } => (hold, standings),
+            let (hold, limits, mut standings) = match (outcome, grown.take()) {
+                (Growing::NotRunning, _) => return Ok(Answer::NotRunning),
+                (Growing::Ok { extended }, _) => return Ok(Answer::Extended(extended)),
+                (Growing::Grown, Some(hold)) => return Ok(Answer::Extended(hold.extended(extend, false))),
+                (Growing::Grow { hold, limits, standings }, _) => (hold, limits, standings),
+                (Growing::Grown | Growing::Wait { .. }, _) => return Err(StoreError::Shape("hold_grow")),
             };
-            if extend.input_bound <= hold.input_bound {
-                return Ok(extended(&hold, true));
+            if hold.covers(extend) {
+                return Ok(Answer::Extended(hold.extended(extend, false)));
             }
-            // A turn of a month that has ended cannot be decided anew.
-            let month = hold.started_at.month();
-            if now.month() != month {
-                return Ok(extended(&hold, false));
+            if !standings.has(&hold.spans) {
+                standings = self.standings(&hold.spans, Some(&hold.agent), now).await?;
             }
-            let standing = match standings {
-                Some(standings) => standings.standing,
-                None => self.standings(&hold.agent, month, now).await?.standing,
-            };
-            let Ok(grown) = plan::grow(now, &hold, extend.input_bound, &standing.without(&hold)) else {
-                return Ok(extended(&hold, false));
-            };
-            let grow = json(&Grow { turn_id: extend.turn_id, was: &hold, tokens: grown.tokens(), hold: &grown, now })?;
+            let caps = plan::caps_now(&hold, limits.as_ref());
+            let stands = standings.stands(&caps);
+            let growth =
+                plan::grow(&hold, caps, &stands, extend.input_bound, extend.output).map_err(|_| StoreError::Shape("hold_extend: price"))?;
+            if let (true, Some(Short { scope, window: Some(window) })) = (may_wait, &growth.short) {
+                let argument = json(&Waiting { turn_id: extend.turn_id, scope, window })?;
+                match parse("hold_wait", &self.tenant().hold_wait(&argument).await?)? {
+                    Growing::Wait { wait: true } => return Ok(Answer::Extended(hold.extended(extend, true))),
+                    // What is true now: somebody may have given something back meanwhile.
+                    Growing::Wait { wait: false } => {
+                        may_wait = false;
+                        outcome = parse("hold_extend", &self.tenant().hold_extend(&alive).await?)?;
+                        continue;
+                    }
+                    Growing::NotRunning => return Ok(Answer::NotRunning),
+                    _ => return Err(StoreError::Shape("hold_wait")),
+                }
+            }
+            let larger = Hold { waits: None, ..growth.hold };
+            if larger == *hold {
+                return Ok(Answer::Extended(hold.extended(extend, false)));
+            }
+            let grow = json(&Grow { turn_id: extend.turn_id, was: &hold, tokens: larger.amount().tokens, hold: &larger, now })?;
             outcome = parse("hold_grow", &self.tenant().hold_grow(&grow).await?)?;
+            grown = Some(larger);
         }
         Err(StoreError::Unreachable)
     }
 
-    /// None when the turn was to be ended as expired and is not.
-    async fn finish(&self, record: &Record, now: Timestamp, only_expired: bool) -> Result<Option<Answer>, StoreError> {
+    async fn finish(&self, record: &Record, now: Timestamp) -> Result<Answer, StoreError> {
+        let quota = match self.settle(record, now, false).await? {
+            Saved::Alive => return Ok(Answer::NotRunning),
+            Saved::Finished { quota } => quota,
+            // Those of now, of the turn's agent. That it is saved does not depend on them.
+            Saved::Late => {
+                let status = self.read_status(now).await.ok().flatten();
+                let own = status.map(|mut status| {
+                    status.agents.retain(|agent| agent.id == record.agent_id);
+                    view(&status, None)
+                });
+                own.unwrap_or_default()
+            }
+        };
+        Ok(Answer::Finished(Finished { saved: true, quota }))
+    }
+
+    async fn settle(&self, record: &Record, now: Timestamp, only_expired: bool) -> Result<Saved, StoreError> {
         let argument = json(&Finish { record, now, only_expired })?;
-        Ok(match parse("hold_finish", &self.tenant().hold_finish(&argument).await?)? {
-            Saved::Alive => None,
-            Saved::Finished { quota } => Some(Answer::Finished(Finished { saved: true, quota })),
-        })
+        parse("hold_finish", &self.tenant().hold_finish(&argument).await?)
     }
 
     async fn stop(&self, stop: &Stop) -> Result<Answer, StoreError> {
@@ -222,13 +263,31 @@ impl<'a, D: Database> RowsCounter<'a, D> {
     }
 
     async fn status(&self, now: Timestamp) -> Result<Answer, StoreError> {
+        Ok(Answer::Status(self.read_status(now).await?.map(|status| view(&status, Some(status.agent_count)))))
+    }
+
+    async fn reconcile(&self) -> Result<Answer, StoreError> {
+        let read: Reconciled = parse("hold_reconcile", &self.tenant().hold_reconcile().await?)?;
+        Ok(Answer::Reconciled(read.data))
+    }
+
+    /// None when there is no such workspace.
+    async fn read_status(&self, now: Timestamp) -> Result<Option<Box<StatusNow>>, StoreError> {
         let argument = json(&At { now })?;
         for _ in 0..READS {
-            match parse("hold_status", &self.tenant().hold_status(&argument).await?)? {
-                Status::NotFound => return Ok(Answer::Status(None)),
-                Status::Ok { quota } => return Ok(Answer::Status(Some(quota))),
-                Status::Expired => drop(self.expire(now).await?),
+            let mut status = match parse("hold_status", &self.tenant().hold_status(&argument).await?)? {
+                Status::NotFound => return Ok(None),
+                Status::Ok(status) => status,
+                Status::Expired => {
+                    self.expire(now).await?;
+                    continue;
+                }
+            };
+            let windows = window::counted(&caps(&status), &status.spans);
+            if !status.standings.has(&windows) {
+                status.standings = self.standings(&windows, None, now).await?;
             }
+            return Ok(Some(status));
         }
         Err(StoreError::Unreachable)
     }
@@ -246,7 +305,7 @@ impl<'a, D: Database> RowsCounter<'a, D> {
             for Dead { hold, draft } in page.data {
                 let record = end(draft, &hold, now)?;
                 // Somebody else may have been quicker, or the turn lives after all.
-                ended += usize::from(self.finish(&record, now, true).await?.is_some());
+                ended += usize::from(!matches!(self.settle(&record, now, true).await?, Saved::Alive));
             }
             if ended == before {
                 return Ok(ended);
@@ -259,8 +318,30 @@ fn end(draft: astra_quota::words::Draft, hold: &Hold, now: Timestamp) -> Result<
     draft.expired(hold, now).map_err(|_| StoreError::Shape("holds_expired: price"))
 }
 
-fn extended(hold: &Hold, covered: bool) -> Answer {
-    Answer::Extended(Extended { stop: hold.stop, covered, max_output: hold.max_output })
+/// What is used and left when a hold is taken; `stands` are its caps' from before it.
+fn quota(hold: &Hold, stands: &[Stand], recent: Recent) -> QuotaView {
+    let own = hold.amount();
+    let stands: Vec<_> = stands.iter().map(|stand| Stand { held: stand.held.and(own), ..*stand }).collect();
+    let recent = Recent { count: recent.count.saturating_add(1), first: recent.first.or(Some(hold.started_at)) };
+    view::view(&hold.caps, &stands, Counts { max_turns_per_minute: hold.max_turns_per_minute, recent, agents: None })
+}
+
+/// The caps of a workspace and of all its agents.
+fn caps(status: &StatusNow) -> Vec<Cap> {
+    let mut caps = Vec::new();
+    let window = |period| Some(status.spans.of(period));
+    window::push(&mut caps, &Scope::workspace(), &status.limits.allowance(), window);
+    for AgentLimits { id, allowance } in &status.agents {
+        window::push(&mut caps, &Scope::agent(id), allowance, window);
+    }
+    caps
+}
+
+fn view(status: &StatusNow, agent_count: Option<i64>) -> QuotaView {
+    let caps = caps(status);
+    let agents = status.limits.max_agents.zip(agent_count);
+    let counts = Counts { max_turns_per_minute: status.limits.max_turns_per_minute, recent: status.standings.recent, agents };
+    view::view(&caps, &status.standings.stands(&caps), counts)
 }
 
 fn json(argument: &impl serde::Serialize) -> Result<String, StoreError> {

@@ -1,16 +1,39 @@
-//! What the SQL functions of `migrations/0011` take and answer.
+//! What the SQL functions of `migrations/0011` and `0012` take and answer.
 
-use astra_kernel::{AgentId, Month, Timestamp, TurnId};
-use astra_quota::words::{Draft, Extended, Record};
-use astra_quota::{Hold, QuotaView, Recent, Standing};
+use astra_kernel::{AgentId, Allowance, Limits, NanoUsd, Timestamp, TurnId};
+use astra_quota::words::{Compared, Draft, Extended, Record};
+use astra_quota::{Amount, Cap, Hold, QuotaView, Recent, Scope, Span, Spans, Stand};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-/// What is used and held, and the turns of the last minute.
+/// What is used and held of one window by one scope: window, scope, cost and tokens used, cost and tokens held.
+#[derive(Deserialize)]
+struct Sum(String, String, NanoUsd, i64, NanoUsd, i64);
+
+/// What is used and held, the turns of the last minute, and what running turns stand still for.
 #[derive(Deserialize)]
 pub(crate) struct Standings {
-    pub(crate) standing: Standing,
+    sums: Vec<Sum>,
     pub(crate) recent: Recent,
+    pub(crate) waits: Vec<Scope>,
+}
+
+impl Standings {
+    fn sum(&self, window: &str, scope: &str) -> Option<Stand> {
+        let Sum(_, _, cost, tokens, cost_held, tokens_held) = self.sums.iter().find(|sum| sum.0 == window && sum.1 == scope)?;
+        let amount = |cost: &NanoUsd, tokens: &i64| Amount { cost: *cost, tokens: *tokens };
+        Some(Stand { used: amount(cost, tokens), held: amount(cost_held, tokens_held) })
+    }
+
+    /// Whether all these windows are built.
+    pub(crate) fn has(&self, windows: &[Span]) -> bool {
+        windows.iter().all(|window| self.sum(&window.id(), Scope::workspace().as_str()).is_some())
+    }
+
+    /// How each cap stands, when its window is built: a scope without a row has used nothing.
+    pub(crate) fn stands(&self, caps: &[Cap]) -> Vec<Stand> {
+        caps.iter().map(|cap| self.sum(&cap.window.id(), cap.scope.as_str()).unwrap_or_default()).collect()
+    }
 }
 
 /// `hold_begin`'s answer. (No enum: a tagged one cannot hold a document that is not looked into.)
@@ -25,12 +48,12 @@ pub(crate) struct Read {
     pub(crate) standings: Option<Standings>,
 }
 
-/// `hold_standing`'s argument.
+/// `hold_standing`'s argument. No agent: all of them.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Of<'a> {
-    pub(crate) agent_id: &'a AgentId,
-    pub(crate) month: Month,
+    pub(crate) windows: &'a [Span],
+    pub(crate) agent_id: Option<&'a AgentId>,
     pub(crate) now: Timestamp,
 }
 
@@ -84,7 +107,7 @@ pub(crate) struct Grow<'a> {
     pub(crate) now: Timestamp,
 }
 
-/// `hold_extend`'s and `hold_grow`'s answer.
+/// `hold_extend`'s, `hold_grow`'s and `hold_wait`'s answer.
 #[derive(Deserialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub(crate) enum Growing {
@@ -95,8 +118,25 @@ pub(crate) enum Growing {
     /// It has to cover more than it does.
     Grow {
         hold: Box<Hold>,
-        standings: Option<Standings>,
+        /// None: the workspace is gone.
+        limits: Option<Limits>,
+        standings: Standings,
     },
+    /// It does now.
+    Grown,
+    /// It cannot, and others may give back what it lacks, or not.
+    Wait {
+        wait: bool,
+    },
+}
+
+/// `hold_wait`'s argument.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Waiting<'a> {
+    pub(crate) turn_id: TurnId,
+    pub(crate) scope: &'a Scope,
+    pub(crate) window: &'a Span,
 }
 
 /// `hold_finish`'s argument.
@@ -116,6 +156,8 @@ pub(crate) enum Saved {
     Finished {
         quota: QuotaView,
     },
+    /// It had no hold any more.
+    Late,
     /// It was to be ended as expired and is not.
     Alive,
 }
@@ -127,9 +169,31 @@ pub(crate) enum Status {
     NotFound,
     /// Holds have to be ended first.
     Expired,
-    Ok {
-        quota: QuotaView,
-    },
+    Ok(Box<StatusNow>),
+}
+
+/// The limits and how they stand.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct StatusNow {
+    pub(crate) limits: Limits,
+    pub(crate) agents: Vec<AgentLimits>,
+    pub(crate) agent_count: i64,
+    pub(crate) spans: Spans,
+    pub(crate) standings: Standings,
+}
+
+/// An agent that has limits of its own.
+#[derive(Deserialize)]
+pub(crate) struct AgentLimits {
+    pub(crate) id: AgentId,
+    pub(crate) allowance: Allowance,
+}
+
+/// `hold_reconcile`'s answer.
+#[derive(Deserialize)]
+pub(crate) struct Reconciled {
+    pub(crate) data: Vec<Compared>,
 }
 
 /// `holds_expired`'s answer.

@@ -1,8 +1,9 @@
 //! The part of `turn_begin`'s document that the decision needs. The rest is passed on unread.
 
+use crate::window::Spans;
 use crate::words::{Begin, Draft, ModelRef, Record, TurnStatus};
-use crate::{Request, Size, Spent};
-use astra_kernel::{Limits, NanoUsd, Price, SessionId, Timestamp, Tokens, Usage, UsageSource};
+use crate::{Request, Size};
+use astra_kernel::{Allowance, Limits, NanoUsd, Price, SessionId, Timestamp, Tokens, Usage, UsageSource};
 use serde::Deserialize;
 
 /// Output tokens of a model whose agent does not say how many it may generate.
@@ -47,11 +48,18 @@ pub struct Context {
     memories: Vec<Text>,
     /// How many agents the workspace has.
     pub agent_count: i64,
-    /// What the ledger says was spent, when it was asked.
-    pub spent: Option<Spent>,
+    /// When it was read, by the counter's clock.
+    pub now: Timestamp,
+    /// The windows of that moment.
+    pub spans: Spans,
+    /// The workspace's limits in this month: with what was carried into it.
+    pub limits: Limits,
+    /// What was carried into it is still to be written down.
+    #[serde(default)]
+    pub carry_due: bool,
 }
 
-/// The workspace: its limits, and what of it a template may name.
+/// What of the workspace a template may name.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Workspace {
@@ -59,17 +67,15 @@ pub struct Workspace {
     display_name: String,
     #[serde(default)]
     owner_id: String,
-    /// As they are now.
-    #[serde(default)]
-    pub limits: Limits,
 }
 
 /// The agent's limits and the sizes in its definition.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Agent {
-    /// Its monthly cost.
-    pub max_cost_nano_usd_per_month: Option<NanoUsd>,
+    /// Its limits of tokens and cost.
+    #[serde(default)]
+    pub allowance: Allowance,
     /// Input and output of one turn.
     pub max_tokens_per_turn: Option<i64>,
     definition: Definition,
@@ -103,9 +109,11 @@ impl Context {
             agent: begin.agent_id.clone(),
             subject: begin.subject.clone(),
             key: begin.idempotency_key.clone().map(|key| (key, begin.request_hash.clone())),
-            limits: &self.workspace.limits,
+            now: self.now,
+            spans: &self.spans,
+            limits: &self.limits,
+            allowance: &self.agent.allowance,
             agent_count: self.agent_count,
-            agent_max_cost: self.agent.max_cost_nano_usd_per_month,
             max_tokens_per_turn: self.agent.max_tokens_per_turn,
             size: self.size(&begin.subject, &begin.message),
             wanted_output: self.wanted_output(),
@@ -139,6 +147,7 @@ impl Context {
             metadata,
             started_at,
             ended_at: started_at,
+            alerts: Vec::new(),
         };
         Draft { record, price: self.price }
     }
@@ -171,11 +180,13 @@ mod tests {
     use serde_json::json;
 
     fn size(provider: &str, template: &str, memories: &serde_json::Value) -> Size {
+        let span = |period| json!({ "period": period, "startsAt": "2026-11-01T00:00:00.000Z", "endsAt": "2026-12-01T00:00:00.000Z" });
         let context: Context = serde_json::from_value(json!({
-            "workspace": { "displayName": "ACME Corp", "ownerId": "o", "limits": {} }, "agent": { "definition": { "systemPromptTemplate": template } },
+            "workspace": { "displayName": "ACME Corp", "ownerId": "o" }, "limits": {}, "agent": { "definition": { "systemPromptTemplate": template } },
             "model": { "provider": provider, "modelId": "m" },
             "price": { "version": 1, "inputNanoPerMtok": 1, "cachedInputNanoPerMtok": 1, "outputNanoPerMtok": 1 },
-            "sessionId": "00000000-0000-7000-8000-000000000000", "newSession": true, "agentCount": 1,
+            "sessionId": "00000000-0000-7000-8000-000000000000", "newSession": true, "agentCount": 1, "now": "2026-11-24T00:00:00.000Z",
+            "spans": { "hour": span("hour"), "day": span("day"), "month": span("month") },
             "history": [{ "content": "1234567890" }], "memories": memories
         }))
         .unwrap();

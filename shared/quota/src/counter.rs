@@ -1,12 +1,13 @@
-//! One workspace's counter: what was spent this month, what running turns hold, and the one decision that compares both with the limits.
+//! One workspace's counter: what was spent in the windows of now, what running turns hold, and the one decision that compares both with the limits.
 
 use crate::budget::AdmitError;
 use crate::hold::{Hold, Request};
-use crate::plan::{self, MINUTE_MILLIS, Recent, Standing};
-use crate::spent::{Charge, Spent};
-use crate::view::{QuotaView, Window};
+use crate::plan::{self, MINUTE_MILLIS, Recent, Short, Stand};
+use crate::spent::Spent;
+use crate::view::{self, Counts, QuotaView};
+use crate::window::{Amount, Cap, Scope, Span};
 use crate::words::{Extend, Extended};
-use astra_kernel::{AgentId, Limits, MoneyError, Month, NanoUsd, Timestamp, Tokens, TurnId};
+use astra_kernel::{AgentId, Limits, MoneyError, Timestamp, TurnId};
 use serde::Deserialize;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -34,12 +35,24 @@ pub enum Known {
     Other,
 }
 
+/// What became of a sign of life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard {
+    /// It was taken.
+    Taken(Extended),
+    /// It was taken, and the hold has to grow, but what was spent is not known: load it and ask again.
+    NotLoaded,
+    /// No such turn is running.
+    NotRunning,
+}
+
 /// One workspace's counter.
 #[derive(Debug, Default)]
 pub struct Counter {
-    month: Option<Month>,
-    spent: Option<Spent>,
+    spent: BTreeMap<Span, Spent>,
     holds: BTreeMap<TurnId, Hold>,
+    /// The workspace's limits, and the month that they are of.
+    limits: Option<(Span, Limits)>,
     begun: VecDeque<Timestamp>,
     closed: VecDeque<(Timestamp, TurnId, Closed)>,
 }
@@ -48,8 +61,8 @@ pub struct Counter {
 struct Closed {
     subject: String,
     key: (String, String),
-    /// In which its key is its own.
-    month: Month,
+    /// The month in which its key is its own.
+    month: Option<Span>,
 }
 
 impl Counter {
@@ -58,39 +71,30 @@ impl Counter {
         Self { holds: holds.into_iter().collect(), ..Self::default() }
     }
 
-    /// Moves on to the month of a moment. Time that goes back moves nothing.
-    pub fn roll(&mut self, now: Timestamp) -> Month {
-        let month = now.month();
-        match self.month {
-            Some(known) if known >= month => known,
-            Some(_) => {
-                // Nothing can have been spent in a month that has just begun: every turn of it begins here.
-                self.spent = self.spent.take().map(|_| Spent::default());
-                self.month = Some(month);
-                month
-            }
-            None => {
-                self.month = Some(month);
-                month
-            }
-        }
+    /// Which of these windows have to be loaded before anything is decided that looks at them.
+    pub fn missing(&self, windows: &[Span]) -> Vec<Span> {
+        windows.iter().filter(|window| !self.spent.contains_key(window)).copied().collect()
     }
 
-    /// Whether what was spent has to be loaded before anything is admitted.
-    pub fn needs_load(&self) -> bool {
-        self.spent.is_none()
+    /// Takes what the ledger says of a window. The caller sees to it that no record was being written meanwhile.
+    pub fn load(&mut self, window: Span, spent: Spent) {
+        self.spent.insert(window, spent);
     }
 
-    /// Takes what the ledger says of a month. The caller sees to it that no record was being written meanwhile.
-    pub fn load(&mut self, month: Month, spent: Spent) {
-        if self.month == Some(month) {
-            self.spent = Some(spent);
-        }
-    }
-
-    /// Forgets what was spent: the next admission loads it again.
+    /// Forgets what was spent: it is loaded again before the next decision.
     pub fn doubt(&mut self) {
-        self.spent = None;
+        self.spent.clear();
+    }
+
+    /// Forgets windows that are over and that no running turn is counted in.
+    fn forget_past(&mut self, now: Timestamp) {
+        let holds = &self.holds;
+        self.spent.retain(|window, _| window.ends_at > now || holds.values().any(|hold| hold.is_in(window)));
+    }
+
+    /// Takes the workspace's limits as they are now in a month: its running turns keep to them too when they need more.
+    pub fn set_limits(&mut self, month: Span, limits: Limits) {
+        self.limits = Some((month, limits));
     }
 
     /// The hold of a running turn.
@@ -98,48 +102,44 @@ impl Counter {
         self.holds.get(&turn)
     }
 
-    /// Looks for a turn that is running, or began this month and ended within the last minute, under an idempotency key.
+    /// Looks for a turn under an idempotency key that is running, or ended within the last minute and began in the month of now.
     pub fn known(&mut self, key: &str, hash: &str, subject: &str, now: Timestamp) -> Option<Known> {
         while self.closed.front().is_some_and(|(at, ..)| at.plus_millis(CLOSED_MILLIS) <= now) {
             self.closed.pop_front();
         }
         let running = self.holds.iter().filter_map(|(turn, h)| h.key.as_ref().map(|key| (*turn, key, &h.subject)));
-        let month = now.month();
-        let ended = self.closed.iter().filter(|(.., c)| c.month == month).map(|(_, turn, c)| (*turn, &c.key, &c.subject));
+        let in_month = |closed: &Closed| closed.month.is_none_or(|month| month.contains(now));
+        let ended = self.closed.iter().filter(|(.., c)| in_month(c)).map(|(_, turn, c)| (*turn, &c.key, &c.subject));
         running.chain(ended).find(|(_, (known, _), _)| known == key).map(|(turn, (_, known_hash), known_subject)| {
             if known_hash == hash && known_subject == subject { Known::Same(turn) } else { Known::Other }
         })
     }
 
-    /// What a decision compares with the limits, for one agent. None while what was spent is not known.
-    fn standing(&self, agent: &AgentId, month: Month) -> Option<Standing> {
-        let spent = self.spent.as_ref()?;
-        let mut standing =
-            Standing { cost_used: spent.cost, tokens_used: spent.tokens, agent_cost_used: spent.agent_cost(agent), ..Standing::default() };
-        for hold in self.holds.values().filter(|h| h.started_at.month() == month) {
-            let more = |NanoUsd(held): NanoUsd| NanoUsd(held.saturating_add(hold.cost.0));
-            standing.cost_held = more(standing.cost_held);
-            standing.tokens_held = standing.tokens_held.saturating_add(hold.tokens());
-            if hold.agent == *agent {
-                standing.agent_cost_held = more(standing.agent_cost_held);
-            }
-        }
-        Some(standing)
+    /// How each cap stands. None while what was spent in one of their windows is not known.
+    pub fn stands(&self, caps: &[Cap]) -> Option<Vec<Stand>> {
+        let stand = |cap: &Cap| {
+            let used = self.spent.get(&cap.window)?.of(&cap.scope);
+            let counted = self.holds.values().filter(|hold| hold.is_in(&cap.window) && cap.scope.counts(&hold.agent));
+            Some(Stand { used, held: counted.fold(Amount::default(), |sum, hold| sum.and(hold.amount())) })
+        };
+        caps.iter().map(stand).collect()
     }
 
     /// Decides whether a turn may begin, and holds its budget: one step. A turn that holds one already keeps it.
     ///
     /// # Errors
     /// [`AdmitError`]; then nothing is held.
-    pub fn admit(&mut self, now: Timestamp, request: Request<'_>) -> Result<&Hold, AdmitError> {
-        let month = self.roll(now);
+    pub fn admit(&mut self, request: Request<'_>) -> Result<&Hold, AdmitError> {
         let turn = request.turn;
         if !self.holds.contains_key(&turn) {
-            let recent = self.recent(now);
-            plan::counts(now, request.limits, request.agent_count, recent)?;
-            let standing = self.standing(&request.agent, month).ok_or(AdmitError::NotLoaded)?;
-            let is_counted = request.limits.max_turns_per_minute.is_some();
-            let hold = plan::hold(now, month, request, &standing)?;
+            self.forget_past(request.now);
+            self.set_limits(request.spans.month, *request.limits);
+            let caps = plan::caps(&request);
+            let stands = self.stands(&caps).filter(|_| self.spent.contains_key(&request.spans.month)).ok_or(AdmitError::NotLoaded)?;
+            let recent = self.recent(request.now);
+            let waits: Vec<Scope> = self.holds.values().filter_map(|hold| hold.waits.clone()).collect();
+            let (now, is_counted) = (request.now, request.limits.max_turns_per_minute.is_some());
+            let hold = plan::admit(request, caps, &stands, recent, &waits)?;
             if is_counted {
                 self.begun.push_back(now);
             }
@@ -152,30 +152,52 @@ impl Counter {
         while self.begun.front().is_some_and(|at| at.plus_millis(MINUTE_MILLIS) <= now) {
             self.begun.pop_front();
         }
-        Recent { count: i64::try_from(self.begun.len()).unwrap_or(i64::MAX), first: self.begun.front().copied() }
+        self.recently(now)
     }
 
-    /// Takes a sign of life; grows the hold when it has to cover more input. None when no such turn is running.
-    pub fn extend(&mut self, now: Timestamp, extend: &Extend) -> Option<Extended> {
-        let hold = self.holds.get_mut(&extend.turn_id)?;
+    fn recently(&self, now: Timestamp) -> Recent {
+        let mut recent = self.begun.iter().filter(|at| at.plus_millis(MINUTE_MILLIS) > now).peekable();
+        let first = recent.peek().copied().copied();
+        Recent { count: i64::try_from(recent.count()).unwrap_or(i64::MAX), first }
+    }
+
+    /// Takes a sign of life; grows the hold when it has to cover more than it does.
+    pub fn extend(&mut self, now: Timestamp, extend: &Extend) -> Heard {
+        let Some(hold) = self.holds.get_mut(&extend.turn_id) else { return Heard::NotRunning };
         if extend.sequence > hold.sequence {
             hold.sequence = extend.sequence;
             hold.progress = extend.progress;
             hold.expires_at = hold.expires_at.max(now.plus_millis(hold.lease_millis));
         }
-        let covered = extend.input_bound <= hold.input_bound || self.grow(extend.turn_id, extend.input_bound, now);
-        self.holds.get(&extend.turn_id).map(|h| Extended { stop: h.stop, covered, max_output: h.max_output })
+        if extend.sequence < hold.sequence {
+            return Heard::Taken(hold.extended(extend, false));
+        }
+        if hold.covers(extend) {
+            hold.waits = None;
+            return Heard::Taken(hold.extended(extend, false));
+        }
+        let hold = hold.clone();
+        let limits = self.limits.as_ref().filter(|(month, _)| hold.is_in(month)).map(|(_, limits)| limits);
+        let caps = plan::caps_now(&hold, limits);
+        let Some(stands) = self.stands(&caps) else { return Heard::NotLoaded };
+        // An amount that does not fit is as good as one that is not there.
+        let Ok(growth) = plan::grow(&hold, caps, &stands, extend.input_bound, extend.output) else {
+            return Heard::Taken(hold.extended(extend, false));
+        };
+        let waits = growth.short.filter(|short| extend.is_urgent && self.may_get_back(extend.turn_id, short)).map(|short| short.scope);
+        // A turn that waits takes nothing of what is left: others that wait with it need it as much.
+        let hold = if waits.is_some() { Hold { waits, ..hold } } else { Hold { waits: None, ..growth.hold } };
+        let extended = hold.extended(extend, hold.waits.is_some());
+        self.holds.insert(extend.turn_id, hold);
+        Heard::Taken(extended)
     }
 
-    /// Decides a hold anew for a larger prompt. When it does not fit, the hold stays as it was.
-    fn grow(&mut self, turn: TurnId, input: Tokens, now: Timestamp) -> bool {
-        let Some(old) = self.holds.get(&turn) else { return false };
-        let month = old.started_at.month();
-        // A turn of a month that has ended cannot be decided anew: what was spent then is not kept.
-        let Some(standing) = self.standing(&old.agent, month).filter(|_| self.month == Some(month)) else { return false };
-        let Ok(grown) = plan::grow(now, old, input, &standing.without(old)) else { return false };
-        self.holds.insert(turn, grown);
-        true
+    /// Whether others will give back some of what a turn lacks: those that go on, when they end; and of those that wait, all that began later, because the
+    /// last that began is the first that does not wait any longer.
+    fn may_get_back(&self, turn: TurnId, short: &Short) -> bool {
+        let Some(window) = &short.window else { return false };
+        let mut others = self.holds.iter().filter(|(other, hold)| **other != turn && hold.is_in(window) && short.scope.counts(&hold.agent));
+        others.any(|(other, hold)| hold.waits.is_none() || *other > turn)
     }
 
     /// Asks a running turn to stop. False when it does not run, or is not the member's.
@@ -199,25 +221,20 @@ impl Counter {
         turn: TurnId,
         agent: &AgentId,
         started_at: Timestamp,
-        charge: Charge,
+        charge: Amount,
         outcome: SaveOutcome,
     ) -> Result<(), MoneyError> {
-        if let Some(Hold { key: Some(key), subject, started_at, .. }) = self.holds.remove(&turn) {
-            self.closed.push_back((now, turn, Closed { subject, key, month: started_at.month() }));
+        if let Some(Hold { key: Some(key), subject, spans, .. }) = self.holds.remove(&turn) {
+            self.closed.push_back((now, turn, Closed { subject, key, month: spans.first().copied() }));
         }
-        if self.month != Some(started_at.month()) {
+        if outcome != SaveOutcome::Saved {
+            // It was charged before, here or by an object that is gone: the ledger knows how much.
+            self.doubt();
             return Ok(());
         }
-        let settled = match (outcome, self.spent.as_mut()) {
-            (SaveOutcome::Saved, Some(spent)) => spent.add(agent, charge),
-            (_, None) => Ok(()),
-            // It was charged before, here or by an object that is gone: the ledger knows how much.
-            (SaveOutcome::Duplicate | SaveOutcome::Corrected, Some(_)) => {
-                self.spent = None;
-                Ok(())
-            }
-        };
-        settled.inspect_err(|_| self.spent = None)
+        let mut counted = self.spent.iter_mut().filter(|(window, _)| window.contains(started_at));
+        let settled = counted.try_for_each(|(_, spent)| spent.add(agent, charge));
+        settled.inspect_err(|_| self.doubt())
     }
 
     /// Gives a hold back without a charge: the turn never began.
@@ -235,38 +252,24 @@ impl Counter {
         self.holds.values().map(|h| h.expires_at).min()
     }
 
+    /// Whether a turn is running that began before a moment.
+    pub fn has_begun_before(&self, moment: Timestamp) -> bool {
+        self.holds.values().any(|hold| hold.started_at < moment)
+    }
+
     /// How many turns are running.
     pub fn running(&self) -> usize {
         self.holds.len()
     }
 
-    /// What is used and left of each limit that is set. Empty while what was spent is not known.
-    pub fn view(&self, limits: &Limits, agents: &[(AgentId, NanoUsd)], agent_count: Option<i64>, now: Timestamp) -> QuotaView {
-        let month = self.month.unwrap_or_else(|| now.month());
-        let (Some(spent), resets_at) = (self.spent.as_ref(), Some(month.resets_at())) else { return QuotaView::default() };
-        let mine = || self.holds.values().filter(|h| h.started_at.month() == month);
-        let mut windows = Vec::with_capacity(4);
-        if let Some(max) = limits.max_tokens_per_month {
-            let held = mine().map(Hold::tokens).fold(0, i64::saturating_add);
-            windows.push(Window::new("maxTokensPerMonth", "workspace", max, spent.tokens, held, resets_at));
-        }
-        if let Some(NanoUsd(max)) = limits.max_cost_nano_usd_per_month {
-            let held = mine().map(|h| h.cost.0).fold(0, i64::saturating_add);
-            windows.push(Window::new("maxCostUsdPerMonth", "workspace", max, spent.cost.0, held, resets_at));
-        }
-        for (agent, NanoUsd(max)) in agents {
-            let held = mine().filter(|h| h.agent == *agent).map(|h| h.cost.0).fold(0, i64::saturating_add);
-            windows.push(Window::new("maxCostUsdPerMonth", format!("agent:{agent}"), *max, spent.agent_cost(agent).0, held, resets_at));
-        }
-        if let Some(max) = limits.max_turns_per_minute {
-            let mut recent = self.begun.iter().map(|at| at.plus_millis(MINUTE_MILLIS)).filter(|until| *until > now).peekable();
-            let resets = recent.peek().copied();
-            let count = i64::try_from(recent.count()).unwrap_or(i64::MAX);
-            windows.push(Window::new("maxTurnsPerMinute", "workspace", max, count, 0, resets));
-        }
-        if let (Some(max), Some(count)) = (limits.max_agents, agent_count) {
-            windows.push(Window::new("maxAgents", "workspace", max, count, 0, None));
-        }
-        QuotaView { windows }
+    /// What the ledger said was spent, window by window, and what was added since.
+    pub fn spent(&self) -> &BTreeMap<Span, Spent> {
+        &self.spent
+    }
+
+    /// What is used and left of these caps. None while what was spent is not known.
+    pub fn view(&self, caps: &[Cap], max_turns_per_minute: Option<i64>, agents: Option<(i64, i64)>, now: Timestamp) -> Option<QuotaView> {
+        let stands = self.stands(caps)?;
+        Some(view::view(caps, &stands, Counts { max_turns_per_minute, recent: self.recently(now), agents }))
     }
 }

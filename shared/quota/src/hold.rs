@@ -1,6 +1,8 @@
 //! A turn that wants a budget, and the budget that it is given.
 
-use astra_kernel::{AgentId, Limits, NanoUsd, Price, Timestamp, Tokens, TurnId, Usage, UsageSource};
+use crate::window::{Amount, Cap, Scope, Span, Spans};
+use crate::words::{Extend, Extended};
+use astra_kernel::{AgentId, Allowance, Limits, NanoUsd, Price, Timestamp, Tokens, TurnId, Usage, UsageSource};
 use serde::{Deserialize, Serialize};
 
 /// How large a prompt is, in tokens, as an upper bound.
@@ -23,12 +25,16 @@ pub struct Request<'a> {
     pub subject: String,
     /// The idempotency key and the request's hash.
     pub key: Option<(String, String)>,
+    /// When it begins: the moment that `spans` are of.
+    pub now: Timestamp,
+    /// The windows that it begins in.
+    pub spans: &'a Spans,
     /// The workspace's limits as they are now.
     pub limits: &'a Limits,
+    /// The agent's.
+    pub allowance: &'a Allowance,
     /// How many agents the workspace has.
     pub agent_count: i64,
-    /// The agent's monthly limit.
-    pub agent_max_cost: Option<NanoUsd>,
     /// The agent's limit of input and output tokens of one turn.
     pub max_tokens_per_turn: Option<i64>,
     /// The prompt.
@@ -41,7 +47,8 @@ pub struct Request<'a> {
     pub lease_millis: i64,
 }
 
-/// Budget set aside for a running turn. It ends by [`Counter::finish`], or by [`Counter::expired`] when nothing is heard of the turn.
+/// Budget set aside for a running turn: for its prompt, and for a slice of output that is enlarged as the output comes. It ends by
+/// [`Counter::finish`](crate::Counter::finish), or by [`Counter::expired`](crate::Counter::expired) when nothing is heard of the turn.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Hold {
@@ -51,11 +58,21 @@ pub struct Hold {
     pub subject: String,
     /// The idempotency key and the request's hash.
     pub key: Option<(String, String)>,
-    /// When the turn began: its month is the one that pays.
+    /// When the turn began.
     pub started_at: Timestamp,
+    /// The windows that it is counted in, its month first.
+    pub spans: Vec<Span>,
+    /// The limits of the decision, to decide again when the hold grows.
+    pub caps: Vec<Cap>,
+    /// The limit of one turn, likewise.
+    pub max_tokens_per_turn: Option<i64>,
+    /// The limit of turns a minute, to show it.
+    pub max_turns_per_minute: Option<i64>,
     /// Prompt tokens that are covered.
     pub input_bound: Tokens,
-    /// Output tokens that are covered.
+    /// Output tokens that are covered. No more may be delivered.
+    pub output: Tokens,
+    /// The most that `output` can become: what the model is told to stop at.
     pub max_output: Tokens,
     /// Whether a budget, not the model's own limit, ends the answer at `max_output`.
     pub bounded_by_budget: bool,
@@ -63,12 +80,6 @@ pub struct Hold {
     pub cost: NanoUsd,
     /// The price that the hold was made with, and the settlement will be.
     pub price: Price,
-    /// The limits of the decision, to decide again when the hold grows.
-    pub limits: Limits,
-    /// The agent's monthly limit, likewise.
-    pub agent_max_cost: Option<NanoUsd>,
-    /// The limit of one turn, likewise.
-    pub max_tokens_per_turn: Option<i64>,
     /// How long it lives without a sign of life, in milliseconds.
     pub lease_millis: i64,
     /// When it expires.
@@ -79,19 +90,37 @@ pub struct Hold {
     pub progress: Usage,
     /// The turn is asked to stop.
     pub stop: bool,
+    /// The turn stands still until others give back what they hold of this scope.
+    #[serde(default)]
+    pub waits: Option<Scope>,
 }
 
 impl Hold {
-    /// Tokens that are held.
-    pub fn tokens(&self) -> i64 {
-        i64::try_from(self.input_bound.saturating_add(self.max_output)).unwrap_or(i64::MAX)
+    /// What is held.
+    pub fn amount(&self) -> Amount {
+        Amount { cost: self.cost, tokens: i64::try_from(self.input_bound.saturating_add(self.output)).unwrap_or(i64::MAX) }
+    }
+
+    /// Whether it is counted in a window.
+    pub fn is_in(&self, window: &Span) -> bool {
+        self.spans.contains(window)
+    }
+
+    /// Whether it covers all that a sign of life asks for.
+    pub fn covers(&self, extend: &Extend) -> bool {
+        extend.input_bound <= self.input_bound && extend.output.min(self.max_output) <= self.output
+    }
+
+    /// The answer to a sign of life.
+    pub fn extended(&self, extend: &Extend, wait: bool) -> Extended {
+        Extended { stop: self.stop, covered: self.covers(extend), wait, output: self.output, max_output: self.max_output }
     }
 
     /// What the turn is charged when it dies: what was last reported, never more than it held.
     pub fn charge_if_dead(&self) -> Usage {
         let Usage { input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, source: _ } = self.progress;
         let input = input_tokens.min(self.input_bound);
-        let output = output_tokens.min(self.max_output);
+        let output = output_tokens.min(self.output);
         Usage {
             input_tokens: input,
             cached_input_tokens: cached_input_tokens.min(input),

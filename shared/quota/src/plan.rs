@@ -2,46 +2,27 @@
 //!
 //! Whoever keeps the state (the [`Counter`](crate::Counter) in memory, rows in a database) calls this and then applies what it says. The trap: what it
 //! was told must still be true when it is applied. In memory nothing runs in between; rows are compared with the limits once more as they are changed.
+//!
+//! What is used and held is given cap by cap ([`Stand`]), in the order of the caps that the decision is about: [`caps`] of a turn that begins,
+//! [`caps_now`] of one that runs.
 
-use crate::budget::{AdmitError, Budget, Unit, fit};
-use crate::hold::{Hold, Request, Size};
+use crate::budget::{AdmitError, Budget, fit, output_ever, output_now, slice};
+use crate::hold::{Hold, Request};
+use crate::window::{self, Amount, Cap, Scope, Span};
 use crate::words::Refusal;
-use astra_kernel::{Limits, Month, NanoUsd, Timestamp, Tokens, Usage};
+use astra_kernel::{Limits, MoneyError, Timestamp, Tokens, Usage};
 use serde::{Deserialize, Serialize};
 
 /// What counts as a minute for `maxTurnsPerMinute`, in milliseconds.
 pub const MINUTE_MILLIS: i64 = 60_000;
 
-/// What is used and held of a month, by the workspace and by the agent that is asked.
+/// What is used and held of one cap's window, by its scope.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Standing {
-    /// The workspace's cost, as the ledger has it.
-    pub cost_used: NanoUsd,
-    /// What running turns may cost.
-    pub cost_held: NanoUsd,
-    /// The workspace's input and output tokens.
-    pub tokens_used: i64,
+pub struct Stand {
+    /// As the ledger has it.
+    pub used: Amount,
     /// What running turns may use.
-    pub tokens_held: i64,
-    /// The agent's part of the cost.
-    pub agent_cost_used: NanoUsd,
-    /// What its running turns may cost.
-    pub agent_cost_held: NanoUsd,
-}
-
-impl Standing {
-    /// As it would be without a hold that is in it.
-    #[must_use]
-    pub fn without(self, hold: &Hold) -> Self {
-        let less = |NanoUsd(held): NanoUsd| NanoUsd(held.saturating_sub(hold.cost.0));
-        Self {
-            cost_held: less(self.cost_held),
-            tokens_held: self.tokens_held.saturating_sub(hold.tokens()),
-            agent_cost_held: less(self.agent_cost_held),
-            ..self
-        }
-    }
+    pub held: Amount,
 }
 
 /// Turns that began within the last minute.
@@ -53,123 +34,161 @@ pub struct Recent {
     pub first: Option<Timestamp>,
 }
 
-/// What a decision compares, beside what is used and held.
-struct Limited<'a> {
-    limits: &'a Limits,
-    agent_max_cost: Option<NanoUsd>,
-    max_tokens_per_turn: Option<i64>,
-    month: Month,
+/// The caps of a turn that wants to begin.
+pub fn caps(request: &Request<'_>) -> Vec<Cap> {
+    window::caps(request.limits, &request.agent, request.allowance, request.spans)
 }
 
-fn budgets(of: &Limited<'_>, standing: &Standing) -> Vec<Budget> {
-    let Standing { cost_used, cost_held, tokens_used, tokens_held, agent_cost_used, agent_cost_held } = *standing;
-    let resets_at = Some(of.month.resets_at());
-    let mut budgets = Vec::with_capacity(4);
-    if let Some(max) = of.max_tokens_per_turn {
-        let limit = "maxTokensPerTurn";
-        budgets.push(Budget { limit, scope: "agent", max, used: 0, held: 0, resets_at: None, unit: Unit::Tokens });
-    }
-    if let Some(max) = of.limits.max_tokens_per_month {
-        let limit = "maxTokensPerMonth";
-        budgets.push(Budget { limit, scope: "workspace", max, used: tokens_used, held: tokens_held, resets_at, unit: Unit::Tokens });
-    }
-    let limit = "maxCostUsdPerMonth";
-    if let Some(NanoUsd(max)) = of.limits.max_cost_nano_usd_per_month {
-        let (used, held) = (cost_used.0, cost_held.0);
-        budgets.push(Budget { limit, scope: "workspace", max, used, held, resets_at, unit: Unit::Money });
-    }
-    if let Some(NanoUsd(max)) = of.agent_max_cost {
-        let (used, held) = (agent_cost_used.0, agent_cost_held.0);
-        budgets.push(Budget { limit, scope: "agent", max, used, held, resets_at, unit: Unit::Money });
-    }
-    budgets
+/// The caps of a running turn, with the workspace's limits as they are now. A limit over an hour or a day that came while it ran does not reach it.
+pub fn caps_now(hold: &Hold, limits: Option<&Limits>) -> Vec<Cap> {
+    let Some(limits) = limits else { return hold.caps.clone() };
+    let mut caps = Vec::with_capacity(hold.caps.len());
+    window::push(&mut caps, &Scope::workspace(), &limits.allowance(), |period| {
+        hold.spans.iter().find(|span| span.period == period).copied()
+    });
+    caps.extend(hold.caps.iter().filter(|cap| cap.scope.agent_id().is_some()).cloned());
+    caps
 }
 
-/// Decides whether a turn may begin in a month, and what it holds.
+/// The windows that a turn that wants to begin is counted in.
+pub fn windows(request: &Request<'_>) -> Vec<Span> {
+    window::counted(&caps(request), request.spans)
+}
+
+fn budgets(caps: &[Cap], stands: &[Stand], max_tokens_per_turn: Option<i64>) -> Vec<Budget> {
+    let turn = max_tokens_per_turn.map(|max| Budget { limit: None, scope: Scope::workspace(), max, used: 0, held: 0, window: None });
+    let windows = caps.iter().zip(stands).map(|(cap, stand)| Budget {
+        limit: Some(cap.limit),
+        scope: cap.scope.clone(),
+        max: cap.max,
+        used: cap.amount(stand.used),
+        held: cap.amount(stand.held),
+        window: Some(cap.window),
+    });
+    turn.into_iter().chain(windows).collect()
+}
+
+/// Decides whether a turn may begin, and what it holds. `stands` are of [`caps`]; `waits` are the scopes that running turns stand still for.
 ///
 /// # Errors
-/// [`AdmitError`]; never [`AdmitError::NotLoaded`].
-pub fn admit(now: Timestamp, month: Month, request: Request<'_>, recent: Recent, standing: &Standing) -> Result<Hold, AdmitError> {
-    counts(now, request.limits, request.agent_count, recent)?;
-    hold(now, month, request, standing)
-}
-
-/// The limits that count things, not tokens.
-pub(crate) fn counts(now: Timestamp, limits: &Limits, agent_count: i64, recent: Recent) -> Result<(), AdmitError> {
-    let refuse = |limit: &str, max, used, resets_at: Option<Timestamp>| {
-        let retry_after = resets_at.map(|at| (at.0 - now.0).max(0) / 1000 + 1);
-        Err(AdmitError::Refused(Refusal {
-            limit: limit.into(),
-            scope: "workspace".into(),
-            max,
-            used,
-            held: 0,
-            needs: 1,
-            resets_at,
-            retry_after,
-        }))
-    };
-    let Recent { count, first } = recent;
-    match (limits.max_turns_per_minute, limits.max_agents) {
-        (Some(max), _) if count >= max => {
-            refuse("maxTurnsPerMinute", max, count, first.filter(|_| max > 0).map(|at| at.plus_millis(MINUTE_MILLIS)))
-        }
-        (_, Some(max)) if agent_count > max => refuse("maxAgents", max, agent_count, None),
-        _ => Ok(()),
+/// [`AdmitError`].
+pub fn admit(request: Request<'_>, caps: Vec<Cap>, stands: &[Stand], recent: Recent, waits: &[Scope]) -> Result<Hold, AdmitError> {
+    if stands.len() != caps.len() {
+        return Err(AdmitError::NotLoaded);
     }
-}
-
-/// The limits that count tokens and money.
-pub(crate) fn hold(now: Timestamp, month: Month, request: Request<'_>, standing: &Standing) -> Result<Hold, AdmitError> {
-    let Request {
-        turn: _,
-        agent,
-        subject,
-        key,
-        limits,
-        agent_count: _,
-        agent_max_cost,
-        max_tokens_per_turn,
-        size,
-        wanted_output,
-        price,
-        lease_millis,
-    } = request;
-    let budgets = budgets(&Limited { limits, agent_max_cost, max_tokens_per_turn, month }, standing);
-    let (input_bound, output) = fit(&budgets, size, wanted_output, &price, now)?;
+    counts(&request, recent)?;
+    let budgets = budgets(&caps, stands, request.max_tokens_per_turn);
+    let Request { size, wanted_output, price, now, max_tokens_per_turn, lease_millis, .. } = request;
+    let input_bound = fit(&budgets, size, wanted_output, &price, now)?;
+    // What running turns need to go on is theirs first: a turn that begins would only take it from them.
+    let waited_for = |b: &&Budget| b.window.is_some() && waits.contains(&b.scope) && b.scope.counts(&request.agent);
+    if let Some(budget) = budgets.iter().find(waited_for) {
+        let refusal = budget.refusal(input_bound, &price, now)?;
+        return Err(AdmitError::Refused(Refusal { retry_after: Some(1), ..refusal }));
+    }
+    let left = output_now(&budgets, input_bound, &price).unwrap_or(1);
+    let most = left.min(wanted_output);
+    let max_output = if price.holds_maximum { most } else { output_ever(&budgets, input_bound, &price).clamp(most, wanted_output) };
+    let output = if price.holds_maximum { most } else { slice(0, left).min(most) };
     Ok(Hold {
-        agent,
-        subject,
-        key,
-        // A clock that went back must not put the turn into a month that this counter has closed.
-        started_at: now.max(month.starts_at()),
+        agent: request.agent,
+        subject: request.subject,
+        key: request.key,
+        started_at: now,
+        spans: window::counted(&caps, request.spans),
+        caps,
+        max_tokens_per_turn,
+        max_turns_per_minute: request.limits.max_turns_per_minute,
         input_bound,
-        max_output: output,
-        bounded_by_budget: output < wanted_output,
+        output,
+        max_output,
+        bounded_by_budget: max_output < wanted_output,
         cost: price.at_most(input_bound, output)?,
         price,
-        limits: *limits,
-        agent_max_cost,
-        max_tokens_per_turn,
         lease_millis,
         expires_at: now.plus_millis(lease_millis),
         sequence: 0,
         progress: Usage::NONE,
         stop: false,
+        waits: None,
     })
 }
 
-/// Decides a hold anew for a larger prompt, against what others use and hold of its month. An error leaves it as it was.
+/// The limits that count things, not tokens.
+fn counts(request: &Request<'_>, recent: Recent) -> Result<(), AdmitError> {
+    let refuse = |limit: &str, max, used, resets_at: Option<Timestamp>| {
+        let retry_after = resets_at.map(|at| (at.0 - request.now.0).max(0) / 1000 + 1);
+        let (limit, scope) = (limit.into(), "workspace".into());
+        Err(AdmitError::Refused(Refusal { limit, scope, max, used, held: 0, needs: 1, resets_at, retry_after }))
+    };
+    let Recent { count, first } = recent;
+    match (request.limits.max_turns_per_minute, request.limits.max_agents) {
+        (Some(max), _) if count >= max => {
+            refuse("maxTurnsPerMinute", max, count, first.filter(|_| max > 0).map(|at| at.plus_millis(MINUTE_MILLIS)))
+        }
+        (_, Some(max)) if request.agent_count > max => refuse("maxAgents", max, request.agent_count, None),
+        _ => Ok(()),
+    }
+}
+
+/// Whose limit does not let a hold grow as far as it was asked to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Short {
+    /// Whose.
+    pub scope: Scope,
+    /// Over which window; none where nobody can give anything back: the limit of one turn, or one that would not pay for it alone.
+    pub window: Option<Span>,
+}
+
+/// What became of a hold that was asked to grow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Growth {
+    /// The hold: with all that was asked for and a slice more, or with what was left.
+    pub hold: Hold,
+    /// Why it is not all that was asked for.
+    pub short: Option<Short>,
+}
+
+/// Decides a hold anew: for a larger prompt, before the model is called; or for more output, when the model answers. `stands` are of `caps`
+/// ([`caps_now`]), with the hold itself in them.
 ///
 /// # Errors
-/// [`AdmitError`]; never [`AdmitError::NotLoaded`].
-pub fn grow(now: Timestamp, old: &Hold, input: Tokens, others: &Standing) -> Result<Hold, AdmitError> {
-    let of = Limited {
-        limits: &old.limits,
-        agent_max_cost: old.agent_max_cost,
-        max_tokens_per_turn: old.max_tokens_per_turn,
-        month: old.started_at.month(),
+/// [`MoneyError`] when an amount does not fit.
+pub fn grow(old: &Hold, caps: Vec<Cap>, stands: &[Stand], input: Tokens, output: Tokens) -> Result<Growth, MoneyError> {
+    let own = old.amount();
+    let others: Vec<_> = stands.iter().map(|stand| Stand { held: stand.held.less(own), ..*stand }).collect();
+    let budgets = budgets(&caps, &others, old.max_tokens_per_turn);
+    let input_bound = input.max(old.input_bound);
+    let needed = output.min(old.max_output);
+    let may_come = output_ever(&budgets, input_bound, &old.price) >= needed.max(1);
+    let short = |budget: &Budget| Some(Short { scope: budget.scope.clone(), window: budget.window.filter(|_| may_come) });
+    let unchanged = |short| Ok(Growth { hold: old.clone(), short });
+    let is_larger_prompt = input > old.input_bound;
+    if !is_larger_prompt && needed <= old.output {
+        return unchanged(None);
+    }
+    let left = match output_now(&budgets, input_bound, &old.price) {
+        Ok(left) => left,
+        Err(budget) => return unchanged(short(budget)),
     };
-    let (input_bound, max_output) = fit(&budgets(&of, others), Size { least: input, full: input }, old.max_output, &old.price, now)?;
-    Ok(Hold { input_bound, max_output, cost: old.price.at_most(input_bound, max_output)?, ..old.clone() })
+    let mut hold = Hold { caps, input_bound, ..old.clone() };
+    let mut lacks = None;
+    if is_larger_prompt {
+        // Nothing was said yet: what is held for output is decided anew too.
+        let most = if old.price.holds_maximum { left } else { output_ever(&budgets, input_bound, &old.price) };
+        hold.max_output = old.max_output.min(most);
+        hold.bounded_by_budget = old.bounded_by_budget || hold.max_output < old.max_output;
+        hold.output = if old.price.holds_maximum { hold.max_output } else { slice(0, left).min(hold.max_output) };
+    } else if left >= needed {
+        hold.output = (needed + slice(old.output, left - needed)).min(old.max_output);
+    } else {
+        let least = budgets.iter().min_by_key(|b| output_now(std::slice::from_ref(b), input_bound, &old.price).unwrap_or(0));
+        lacks = least.and_then(short);
+        if left <= old.output {
+            return unchanged(lacks);
+        }
+        hold.output = left;
+    }
+    hold.cost = hold.price.at_most(hold.input_bound, hold.output)?;
+    Ok(Growth { hold, short: lacks })
 }

@@ -1,52 +1,43 @@
-//! What was spent in a month, as the ledger says it.
+//! What was spent in a window, as the ledger says it.
 
-use astra_kernel::{AgentId, MoneyError, NanoUsd};
+use crate::window::{Amount, Scope};
+use astra_kernel::{AgentId, MoneyError};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// What the ledger says was spent in a month.
+/// What the ledger says was spent in a window.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Spent {
-    /// Cost.
-    #[serde(rename = "costNanoUsd")]
-    pub cost: NanoUsd,
-    /// Input and output tokens.
-    pub tokens: i64,
+    /// By the whole workspace.
+    pub total: Amount,
     /// By agent.
-    pub by_agent: BTreeMap<AgentId, AgentSpent>,
-}
-
-/// An agent's part of it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct AgentSpent {
-    /// Cost.
-    #[serde(rename = "costNanoUsd")]
-    pub cost: NanoUsd,
-    /// Input and output tokens.
-    pub tokens: i64,
+    pub by_agent: BTreeMap<AgentId, Amount>,
 }
 
 impl Spent {
-    pub(crate) fn add(&mut self, agent: &AgentId, charge: Charge) -> Result<(), MoneyError> {
+    /// Adds a charge.
+    ///
+    /// # Errors
+    /// [`MoneyError`] when the sum does not fit.
+    pub fn add(&mut self, agent: &AgentId, charge: Amount) -> Result<(), MoneyError> {
         let entry = self.by_agent.entry(agent.clone()).or_default();
-        (self.cost, entry.cost) = (self.cost.plus(charge.cost)?, entry.cost.plus(charge.cost)?);
-        self.tokens = self.tokens.saturating_add(charge.tokens);
+        (self.total.cost, entry.cost) = (self.total.cost.plus(charge.cost)?, entry.cost.plus(charge.cost)?);
+        self.total.tokens = self.total.tokens.saturating_add(charge.tokens);
         entry.tokens = entry.tokens.saturating_add(charge.tokens);
         Ok(())
     }
 
-    pub(crate) fn agent_cost(&self, agent: &AgentId) -> NanoUsd {
-        self.by_agent.get(agent).map_or(NanoUsd::ZERO, |a| a.cost)
+    /// The scopes that have spent something of it, and the whole workspace.
+    pub fn scopes(&self) -> impl Iterator<Item = Scope> {
+        std::iter::once(Scope::workspace()).chain(self.by_agent.keys().map(Scope::agent))
     }
-}
 
-/// What a turn is charged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Charge {
-    /// Cost.
-    pub cost: NanoUsd,
-    /// Input and output tokens.
-    pub tokens: i64,
+    /// What one scope has spent of it.
+    pub fn of(&self, scope: &Scope) -> Amount {
+        match scope.agent_id() {
+            None => self.total,
+            Some(id) => self.by_agent.iter().find(|(agent, _)| agent.as_str() == id).map_or_else(Amount::default, |(_, amount)| *amount),
+        }
+    }
 }

@@ -1,8 +1,9 @@
 //! What is said to a workspace's counter and what it answers: binding, object name, asks and answers, in one place for both sides.
 
+use crate::alert::Alert;
 use crate::hold::Hold;
-use crate::spent::Charge;
 use crate::view::QuotaView;
+use crate::window::{Amount, Scope};
 use astra_kernel::{AgentId, MoneyError, NanoUsd, Price, SessionId, Timestamp, TurnId, Usage, WorkspaceId};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -36,8 +37,10 @@ pub enum Ask {
     Finish(Box<Record>),
     /// Ask a running turn to stop.
     Stop(Stop),
-    /// Show the limits and what is used of them.
+    /// Show the limits and what is used of them; learn of limits that were changed.
     Status,
+    /// Compare what you know of the ledger with the ledger, and go by the ledger from now on.
+    Reconcile,
     /// Forget everything: the workspace is deleted.
     Forget,
     /// Say that you are there.
@@ -53,6 +56,7 @@ impl Ask {
             Self::Finish(_) => "finish",
             Self::Stop(_) => "stop",
             Self::Status => "status",
+            Self::Reconcile => "reconcile",
             Self::Forget => "forget",
             Self::Ping => "ping",
         }
@@ -100,16 +104,15 @@ impl Begin {
     ///
     /// # Errors
     /// [`serde_json::Error`].
-    pub fn argument(&self, now: Timestamp, need_spent: bool) -> Result<String, serde_json::Error> {
+    pub fn argument(&self, now: Timestamp) -> Result<String, serde_json::Error> {
         #[derive(Serialize)]
         #[serde(rename_all = "camelCase")]
         struct Argument<'a> {
             #[serde(flatten)]
             begin: &'a Begin,
             now: Timestamp,
-            need_spent: bool,
         }
-        serde_json::to_string(&Argument { begin: self, now, need_spent })
+        serde_json::to_string(&Argument { begin: self, now })
     }
 }
 
@@ -133,8 +136,15 @@ pub struct Extend {
     pub sequence: u32,
     /// What was used so far, as far as it can be known. Charged if the turn dies.
     pub progress: Usage,
-    /// How much input the hold must cover, if that is more than it does.
+    /// How much input the hold must cover, if that is more than it does. Only before the model is called.
+    #[serde(default)]
     pub input_bound: u64,
+    /// How much output it must cover, if that is more than it does.
+    #[serde(default)]
+    pub output: u64,
+    /// The stream stands still until it does.
+    #[serde(default)]
+    pub is_urgent: bool,
 }
 
 /// A request to stop.
@@ -207,12 +217,15 @@ pub struct Record {
     pub started_at: Timestamp,
     /// When it ended.
     pub ended_at: Timestamp,
+    /// What the counter adds: which marks of which limits were passed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alerts: Vec<Alert>,
 }
 
 impl Record {
     /// What its turn is charged.
-    pub fn charge(&self) -> Charge {
-        Charge { cost: self.cost_nano_usd, tokens: i64::try_from(self.usage.total_tokens()).unwrap_or(i64::MAX) }
+    pub fn charge(&self) -> Amount {
+        Amount { cost: self.cost_nano_usd, tokens: i64::try_from(self.usage.total_tokens()).unwrap_or(i64::MAX) }
     }
 }
 
@@ -240,6 +253,8 @@ pub enum Answer {
     NotRunning,
     /// The limits and what is used of them; none for an unknown workspace.
     Status(Option<QuotaView>),
+    /// What was known of each window, and what the ledger says.
+    Reconciled(Vec<Compared>),
     /// Everything is forgotten.
     Forgotten,
     /// The counter is there.
@@ -264,12 +279,26 @@ impl Answer {
             Self::Stopping => "stopping",
             Self::NotRunning => "not_running",
             Self::Status(_) => "status",
+            Self::Reconciled(_) => "reconciled",
             Self::Forgotten => "forgotten",
             Self::Pong => "pong",
             Self::Unavailable => "unavailable",
             Self::Fault(_) => "fault",
         }
     }
+}
+
+/// One window of one scope: what the counter knew to be spent, and what the ledger says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compared {
+    /// The window, as [`Span::id`](crate::Span::id) writes it.
+    pub window: String,
+    /// Whose.
+    pub scope: Scope,
+    /// What the counter knew.
+    pub counter: Amount,
+    /// What the ledger says.
+    pub ledger: Amount,
 }
 
 /// A turn that may run.
@@ -282,21 +311,37 @@ pub struct Begun {
     pub started_at: Timestamp,
     /// How many prompt tokens are held.
     pub input_bound: u64,
-    /// How many output tokens are held: what the model is told to stop at.
+    /// How many output tokens are held: no more may be delivered before the hold has grown.
+    pub output: u64,
+    /// The most that it can grow to: what the model is told to stop at.
     pub max_output: u64,
     /// Which limit ends the answer there: the model's own length limit, or a budget.
     pub bounded_by_budget: bool,
+    /// What is used and left, with this turn's hold in it.
+    pub quota: QuotaView,
+}
+
+impl Begun {
+    /// The answer for a hold.
+    pub fn new(context: Box<RawValue>, hold: &Hold, quota: QuotaView) -> Self {
+        let Hold { started_at, input_bound, output, max_output, bounded_by_budget, .. } = *hold;
+        Self { context, started_at, input_bound, output, max_output, bounded_by_budget, quota }
+    }
 }
 
 /// The answer to a sign of life.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Extended {
     /// The turn is asked to stop.
     pub stop: bool,
-    /// The hold covers the input that was asked for.
+    /// The hold covers all that was asked for.
     pub covered: bool,
+    /// It does not yet, but others may give back what it lacks: ask again soon.
+    pub wait: bool,
     /// How many output tokens are held now: growing for input may have taken some.
+    pub output: u64,
+    /// The most that it can grow to.
     pub max_output: u64,
 }
 

@@ -1,6 +1,6 @@
 //! What was used, what it cost, and the price book.
 
-use crate::{Database, Nothing, Operator, Outcome, Page, StoreError, Tenant, operator_statement, parse, tenant_statement};
+use crate::{Database, Nothing, Operator, Outcome, Page, PageArg, StoreError, Tenant, operator_statement, parse, tenant_statement};
 use astra_kernel::{Month, NanoUsd, Timestamp, WorkspaceId};
 use serde::{Deserialize, Serialize};
 
@@ -204,5 +204,42 @@ mod tests {
         for text in ["", ":", "1:", ":a", "1:A", "-1:a", "1.5:a", "1000000000000000000:a", "1:a\0", "a:1", "1:a:b"] {
             assert!(!is_costs_cursor(text), "{text}");
         }
+    }
+}
+
+/// A mark of a limit that was passed.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct QuotaEventRow {
+    /// The limit's name in the API.
+    pub limit: String,
+    /// Whose.
+    pub scope: String,
+    /// When its window began.
+    pub starts_at: Timestamp,
+    /// The mark, in percent.
+    pub mark: i64,
+    /// The limit.
+    pub max: i64,
+    /// What was used of it then.
+    pub used: i64,
+    /// When.
+    pub at: Timestamp,
+}
+
+impl<D: Database> Tenant<'_, D> {
+    /// Marks of limits that were passed, latest first. None when there is no such workspace.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn quota_events(&self, after: Option<&str>, limit: u32) -> Result<Option<Page<QuotaEventRow>>, StoreError> {
+        #[derive(Deserialize)]
+        struct Found {
+            outcome: String,
+            data: Vec<QuotaEventRow>,
+            next: Option<String>,
+        }
+        let Found { outcome, data, next } = self.call(tenant_statement!("quota_events_list"), &PageArg { after, limit }).await?;
+        Ok((outcome == "ok").then_some(Page { data, next }))
     }
 }

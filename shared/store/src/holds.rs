@@ -1,4 +1,4 @@
-//! Holds as rows, for the counter of hosts without Durable Objects (`migrations/0011`). Arguments and answers are the counter's to write and read.
+//! Holds as rows, for the counter of hosts without Durable Objects (`migrations/0011`, `0012`). Arguments and answers are the counter's to write and read.
 
 use crate::{Database, Operator, StoreError, Tenant, operator_statement, tenant_statement};
 use astra_kernel::{Timestamp, WorkspaceId};
@@ -45,6 +45,14 @@ impl<D: Database> Tenant<'_, D> {
         self.call_text(tenant_statement!("hold_grow"), arg).await
     }
 
+    /// Asks whether a turn that lacks something may wait for others to give it back, and writes that down.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn hold_wait(&self, arg: &str) -> Result<String, StoreError> {
+        self.call_text(tenant_statement!("hold_wait"), arg).await
+    }
+
     /// Asks a running turn to stop.
     ///
     /// # Errors
@@ -75,6 +83,14 @@ impl<D: Database> Tenant<'_, D> {
     /// [`StoreError`].
     pub async fn holds_expired(&self, arg: &str) -> Result<String, StoreError> {
         self.call_text(tenant_statement!("holds_expired"), arg).await
+    }
+
+    /// Compares the windows that are kept with the ledger.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn hold_reconcile(&self) -> Result<String, StoreError> {
+        self.call_text(tenant_statement!("hold_reconcile"), "{}").await
     }
 
     /// Forgets all holds: the workspace is deleted.

@@ -54,4 +54,44 @@ impl<D: Database> Operator<'_, D> {
         let Outcome { outcome } = parse(STATEMENT, &answer)?;
         if outcome == "ok" { parse(STATEMENT, &answer).map(Some) } else { Ok(None) }
     }
+
+    /// Sets a plan's settings.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn put_plan_settings(&self, plan: &str, carry_over: bool, now: Timestamp) -> Result<(), StoreError> {
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Arg<'a> {
+            plan: &'a str,
+            carry_over: bool,
+            now: Timestamp,
+        }
+        self.call(operator_statement!("op_plan_settings_put"), &Arg { plan, carry_over, now }).await.map(|Outcome { .. }| ())
+    }
+
+    /// A plan's settings; none when nothing is known of it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn get_plan_settings(&self, plan: &str) -> Result<Option<PlanSettings>, StoreError> {
+        const STATEMENT: &str = operator_statement!("op_plan_settings_get");
+        #[derive(Serialize)]
+        struct Arg<'a> {
+            plan: &'a str,
+        }
+        let answer = self.call_text(STATEMENT, &Arg { plan }).await?;
+        let Outcome { outcome } = parse(STATEMENT, &answer)?;
+        if outcome == "ok" { parse(STATEMENT, &answer).map(Some) } else { Ok(None) }
+    }
+}
+
+/// A plan's settings.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PlanSettings {
+    /// Whether a budget that is not used up is carried over into the next month.
+    pub carry_over: bool,
+    /// The template's version, when there is one.
+    pub template_version: Option<i32>,
 }

@@ -2,8 +2,14 @@
 //! the JSON is otherwise passed on as it is.
 
 use crate::{Database, StoreError, Tenant, tenant_statement};
-use astra_kernel::Month;
+use astra_kernel::Timestamp;
 use serde::Serialize;
+
+/// The argument of a function that takes a moment.
+#[derive(Serialize)]
+struct At {
+    now: Timestamp,
+}
 
 impl<D: Database> Tenant<'_, D> {
     /// All that a turn needs, in one round trip: `turn_begin`'s JSON.
@@ -22,19 +28,30 @@ impl<D: Database> Tenant<'_, D> {
         self.call_text(tenant_statement!("turn_finish"), arg).await
     }
 
-    /// The limits of the workspace and of its agents, and what was spent in a month when it is asked:
-    /// `{outcome, limits, agents: [{id, maxCostNanoUsdPerMonth}], agentCount, spent}`.
+    /// The limits of the workspace and of its agents, and the windows of now:
+    /// `{outcome, limits, agents: [{id, allowance}], agentCount, spans}`.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn quota_status(&self, month: Month, need_spent: bool) -> Result<String, StoreError> {
-        #[derive(Serialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Argument {
-            month: Month,
-            need_spent: bool,
-        }
-        let arg = serde_json::to_string(&Argument { month, need_spent }).map_err(|_| StoreError::Shape("quota_status"))?;
+    pub async fn quota_status(&self, now: Timestamp) -> Result<String, StoreError> {
+        let arg = serde_json::to_string(&At { now }).map_err(|_| StoreError::Shape("quota_status"))?;
         self.call_text(tenant_statement!("quota_status"), &arg).await
+    }
+
+    /// Writes down what is carried over into the month of a moment: `{outcome: carried | not_yet}`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn quota_carry(&self, now: Timestamp) -> Result<String, StoreError> {
+        let arg = serde_json::to_string(&At { now }).map_err(|_| StoreError::Shape("quota_carry"))?;
+        self.call_text(tenant_statement!("quota_carry"), &arg).await
+    }
+
+    /// What the ledger says was spent in windows: `{"windows": [span]}` to `{"data": [spent]}`, in the same order.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn quota_spent(&self, arg: &str) -> Result<String, StoreError> {
+        self.call_text(tenant_statement!("quota_spent"), arg).await
     }
 }

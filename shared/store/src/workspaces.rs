@@ -19,6 +19,8 @@ pub struct Workspace {
     /// Its limits.
     #[serde(default)]
     pub limits: Limits,
+    /// Its time zone, an IANA name.
+    pub time_zone: String,
     /// `active`, `provisioning` or `deleting`.
     pub status: String,
     /// When it was made.
@@ -39,6 +41,8 @@ pub struct NewWorkspace<'a> {
     pub owner_id: &'a str,
     /// Its limits.
     pub limits: Limits,
+    /// Its time zone, an IANA name; UTC unless told.
+    pub time_zone: Option<&'a str>,
     /// The request's canonical form: the same again is the same workspace.
     pub body: &'a str,
     /// The host's clock.
@@ -54,6 +58,19 @@ pub enum Created {
     Same(Workspace),
     /// It was there, made by another request.
     Conflict,
+    /// There is no such time zone.
+    TimeZoneUnknown,
+}
+
+/// What became of a patch.
+#[derive(Debug)]
+pub enum Patched {
+    /// The workspace as it is now.
+    Ok(Box<Workspace>),
+    /// There is no such workspace.
+    NotFound,
+    /// There is no such time zone.
+    TimeZoneUnknown,
 }
 
 /// What a patch changes. Absent fields stay.
@@ -66,6 +83,9 @@ pub struct WorkspacePatch {
     /// The plan.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plan: Option<String>,
+    /// The time zone, an IANA name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time_zone: Option<String>,
     /// Limits to merge: a null removes one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limits: Option<LimitsPatch>,
@@ -87,6 +107,18 @@ pub struct LimitsPatch {
     /// Turns begun within a minute.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_turns_per_minute: Option<Option<i64>>,
+    /// Tokens in an hour.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_tokens_per_hour: Option<Option<i64>>,
+    /// Tokens in a day.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_tokens_per_day: Option<Option<i64>>,
+    /// Cost in an hour.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_cost_nano_usd_per_hour: Option<Option<NanoUsd>>,
+    /// Cost in a day.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_cost_nano_usd_per_day: Option<Option<NanoUsd>>,
 }
 
 #[derive(Deserialize)]
@@ -107,6 +139,7 @@ impl<D: Database> Tenant<'_, D> {
             ("created", Some(workspace)) => Ok(Created::New(workspace)),
             ("same", Some(workspace)) => Ok(Created::Same(workspace)),
             ("conflict", _) => Ok(Created::Conflict),
+            ("time_zone_unknown", _) => Ok(Created::TimeZoneUnknown),
             _ => Err(StoreError::Shape(STATEMENT)),
         }
     }
@@ -120,19 +153,25 @@ impl<D: Database> Tenant<'_, D> {
         Ok(found.workspace)
     }
 
-    /// Changes it; `None` when it does not exist.
+    /// Changes it.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn patch_workspace(&self, patch: &WorkspacePatch, now: Timestamp) -> Result<Option<Workspace>, StoreError> {
+    pub async fn patch_workspace(&self, patch: &WorkspacePatch, now: Timestamp) -> Result<Patched, StoreError> {
+        const STATEMENT: &str = tenant_statement!("workspace_patch");
         #[derive(Serialize)]
         struct Arg<'a> {
             #[serde(flatten)]
             patch: &'a WorkspacePatch,
             now: Timestamp,
         }
-        let found: Found = self.call(tenant_statement!("workspace_patch"), &Arg { patch, now }).await?;
-        Ok(found.workspace)
+        let found: Found = self.call(STATEMENT, &Arg { patch, now }).await?;
+        match (found.outcome.as_str(), found.workspace) {
+            ("ok", Some(workspace)) => Ok(Patched::Ok(Box::new(workspace))),
+            ("not_found", _) => Ok(Patched::NotFound),
+            ("time_zone_unknown", _) => Ok(Patched::TimeZoneUnknown),
+            _ => Err(StoreError::Shape(STATEMENT)),
+        }
     }
 
     /// Deletes it with everything it owns; its ledger entries stay, as the bill's record. False when it does not exist.

@@ -3,6 +3,8 @@
 use crate::answer::{StoredAnswer, TurnAnswer};
 use crate::context::{Context, Denial, Secret};
 use crate::finish::{self, End};
+use crate::hold::TurnHold;
+use crate::meter::Meter;
 use crate::{Running, TurnSettings, prompt};
 use astra_host::stream::TurnHost;
 use astra_host::{Call, Failure};
@@ -43,9 +45,9 @@ pub struct TurnAsk {
 
 /// A turn has begun, or has been before.
 #[derive(Debug)]
-pub enum Begun {
+pub enum Begun<H: TurnHost> {
     /// Now [`crate::run`] must run it.
-    Running(Box<Running>),
+    Running(Box<Running<H>>),
     /// The same key and body: the answer that was given.
     Replay(TurnAnswer),
 }
@@ -54,7 +56,7 @@ pub enum Begun {
 ///
 /// # Errors
 /// What the caller is told when it may not begin. Nothing is held then, and the user's message is saved where the turn had begun.
-pub async fn begin<H: TurnHost>(call: &Call<H>, workspace: &WorkspaceId, ask: TurnAsk) -> Result<Begun, Failure> {
+pub async fn begin<H: TurnHost>(call: &Call<H>, workspace: &WorkspaceId, ask: TurnAsk) -> Result<Begun<H>, Failure> {
     let host = &call.host;
     let settings = TurnSettings::read(host.shared())?;
     let started = host.now();
@@ -103,53 +105,48 @@ async fn prepare<H: TurnHost>(
     workspace: &WorkspaceId,
     ask: TurnAsk,
     turn_id: TurnId,
-    held: Held,
+    begun: Held,
     settings: &TurnSettings,
-) -> Result<Begun, Failure> {
+) -> Result<Begun<H>, Failure> {
     let host = &call.host;
     let context: Context =
-        astra_kernel::json::from_str(held.context.get()).map_err(|e| Failure::internal(format!("turn_begin's document: {e}")))?;
-    let mut prompt = prompt::build(&context, &ask.subject, &ask.message, held.max_output);
+        astra_kernel::json::from_str(begun.context.get()).map_err(|e| Failure::internal(format!("turn_begin's document: {e}")))?;
+    let mut prompt = prompt::build(&context, &ask.subject, &ask.message, begun.max_output);
     let endpoint = endpoint(host, workspace, &context);
-    let mut input_bound = held.input_bound;
+    let Held { context: _, started_at, mut input_bound, mut output, max_output: _, bounded_by_budget, quota } = begun;
     if let (Ok(prompt), Ok(endpoint)) = (&mut prompt, &endpoint)
         && !prompt::trim(prompt, endpoint.provider, input_bound)
     {
         input_bound = prompt_upper_bound(endpoint.provider, prompt);
-        prompt.max_output_tokens = grow(host, workspace, turn_id, input_bound).await?;
+        (output, prompt.max_output_tokens) = grow(host, workspace, turn_id, input_bound).await?;
     }
-    let deadline = held.started_at.plus_millis(settings.deadline_millis);
-    let Held { context: _, started_at, input_bound: _, max_output: _, bounded_by_budget } = held;
-    let record = finish::Opening::new(workspace.clone(), turn_id, ask, &context, started_at);
-    match (prompt, endpoint) {
-        (Ok(prompt), Ok(endpoint)) if prompt.max_output_tokens > 0 => Ok(Begun::Running(Box::new(Running {
-            input_bound,
-            opening: record,
-            prompt,
-            endpoint,
-            bounded_by_budget,
-            deadline,
-            request_id: call.request_id.clone(),
-        }))),
-        (Err(problem), _) | (_, Err(problem)) => {
-            finish::finish(host, record, End::failed(problem.code)).await?;
-            Err(problem.into())
+    let deadline = started_at.plus_millis(settings.deadline_millis);
+    let opening = finish::Opening::new(workspace.clone(), turn_id, ask, &context, started_at);
+    let meter = Meter::new(output, prompt.as_ref().map_or(0, |prompt| prompt.max_output_tokens));
+    let hold = TurnHold::new(host.clone(), opening, input_bound, meter);
+    let problem = match (prompt, endpoint) {
+        (Ok(prompt), Ok(endpoint)) if prompt.max_output_tokens > 0 => {
+            let request_id = call.request_id.clone();
+            return Ok(Begun::Running(Box::new(Running { hold, prompt, endpoint, bounded_by_budget, deadline, request_id, quota })));
         }
+        (Err(problem), _) | (_, Err(problem)) => problem,
         _ => {
-            let detail = "The agent's prompt is larger than what is left of its limits (maxTokensPerTurn or a monthly budget).";
-            let problem = Problem { limit: Some("maxTokensPerTurn".into()), ..Problem::new(Code::QuotaExceeded, detail) };
-            finish::finish(host, record, End::failed(problem.code)).await?;
-            Err(problem.into())
+            let detail = "The agent's prompt is larger than what is left of its limits (maxTokensPerTurn or a budget).";
+            Problem { limit: Some("maxTokensPerTurn".into()), ..Problem::new(Code::QuotaExceeded, detail) }
         }
-    }
+    };
+    hold.settle(End::failed(problem.code)).await?;
+    Err(problem.into())
 }
 
-/// A prompt that rendered larger than its bound: the hold grows first. Returns the output that is held beside it: none if it does not fit.
-async fn grow<H: TurnHost>(host: &H, workspace: &WorkspaceId, turn_id: TurnId, input_bound: u64) -> Result<u64, Failure> {
-    let extend = Extend { turn_id, sequence: 0, progress: astra_kernel::Usage::NONE, input_bound };
+/// A prompt that rendered larger than its bound: the hold grows first. Returns the output that is held beside it and the most that it can grow to: none
+/// if it does not fit.
+async fn grow<H: TurnHost>(host: &H, workspace: &WorkspaceId, turn_id: TurnId, input_bound: u64) -> Result<(u64, u64), Failure> {
+    let progress = astra_kernel::Usage::NONE;
+    let extend = Extend { turn_id, sequence: 0, progress, input_bound, output: 0, is_urgent: false };
     match host.ask(workspace, &Ask::Extend(extend)).await? {
-        Answer::Extended(extended) if extended.covered => Ok(extended.max_output),
-        _ => Ok(0),
+        Answer::Extended(extended) if extended.covered => Ok((extended.output, extended.max_output)),
+        _ => Ok((0, 0)),
     }
 }
 
@@ -180,7 +177,7 @@ fn open<H: TurnHost>(host: &H, workspace: &WorkspaceId, secret: &Secret) -> Resu
     String::from_utf8(value).map(SecretString::from).map_err(|_| SealError)
 }
 
-fn denied(document: &str) -> Result<Begun, Failure> {
+fn denied<H: TurnHost>(document: &str) -> Result<Begun<H>, Failure> {
     let Denial { outcome, model, replay, replay_turn } =
         astra_kernel::json::from_str(document).map_err(|e| Failure::internal(format!("turn_begin's document: {e}")))?;
     let named = |key: &str| model.as_ref().and_then(|m| m.get(key)).and_then(|v| v.as_str()).unwrap_or("?").to_owned();
@@ -209,7 +206,10 @@ fn denied(document: &str) -> Result<Begun, Failure> {
     Err(problem.into())
 }
 
-fn replayed(replay: Option<serde_json::Map<String, serde_json::Value>>, error_code: Option<String>) -> Result<Begun, Failure> {
+fn replayed<H: TurnHost>(
+    replay: Option<serde_json::Map<String, serde_json::Value>>,
+    error_code: Option<String>,
+) -> Result<Begun<H>, Failure> {
     if let Some(error) = error_code {
         // What passes would be asked for again and again: this does not pass.
         let code = Code::ALL.into_iter().find(|code| code.as_str() == error && code.status() != 503).unwrap_or(Code::Conflict);

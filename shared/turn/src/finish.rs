@@ -115,6 +115,7 @@ pub async fn finish<H: TurnHost>(host: &H, opening: Opening, end: End) -> Result
         metadata: ask.metadata,
         started_at,
         ended_at: host.now().max(started_at),
+        alerts: Vec::new(),
     }));
     let mut waits = WAITS.iter();
     loop {

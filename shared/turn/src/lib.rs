@@ -12,6 +12,8 @@ pub mod begin;
 pub mod context;
 pub mod events;
 pub mod finish;
+pub mod hold;
+pub mod meter;
 pub mod prompt;
 pub mod pulse;
 pub mod run;

@@ -1,15 +1,25 @@
-//! A running turn's signs of life, and the two reasons to cut it: somebody stopped it, or its time is up.
+//! A running turn's talk with its counter: signs of life, and more to hold when it is needed; and the reasons to cut it.
 
+use crate::meter::Meter;
 use astra_host::stream::TurnHost;
-use astra_kernel::{Timestamp, TurnId, Usage, UsageSource, WorkspaceId};
+use astra_kernel::{Timestamp, TurnId, WorkspaceId};
 use astra_quota::words::{Answer, Ask, Extend};
-use std::sync::atomic::{AtomicU64, Ordering};
+use futures_util::future::select;
+use std::pin::pin;
 
 /// The first sign of life comes after so many milliseconds: most turns are over by then and need none.
 const FIRST: i64 = 1_000;
 
 /// The next ones follow after so many.
 const NEXT: i64 = 2_000;
+
+/// How long to wait, in milliseconds, before the same is asked again (others are to give something back, or the counter is to be there again); twice as long
+/// each time, up to the second: many that ask often would only keep the counter from those who have something to give.
+const AGAIN: (u32, u32) = (200, 1_000);
+
+/// How long a turn stands still in all, in milliseconds, for others to give something back; then it ends with what there is. A caller who waits for words that may
+/// not come is better told soon.
+const STANDS_STILL: i64 = 2_000;
 
 /// Why a turn is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,53 +30,44 @@ pub enum Cut {
     Deadline,
     /// The counter no longer knows it: it was taken for dead, or its workspace was deleted.
     Lost,
+    /// A budget does not pay for more.
+    Quota,
 }
 
-/// What was used so far, as far as it can be known while the model answers.
-#[derive(Debug, Default)]
-pub struct Progress {
-    input: AtomicU64,
-    output: AtomicU64,
-}
-
-impl Progress {
-    /// Notes what the provider has in hand, in tokens: the prompt before the request goes out, nothing when the provider has refused it.
-    pub fn asked(&self, input: u64) {
-        self.input.store(input, Ordering::Relaxed);
-    }
-
-    /// Notes what was delivered so far, in tokens.
-    pub fn delivered(&self, output: u64) {
-        self.output.store(output, Ordering::Relaxed);
-    }
-
-    /// What a turn is charged that is cut now, or dies, before the provider has begun to answer.
-    pub(crate) fn usage(&self) -> Usage {
-        Usage {
-            input_tokens: self.input.load(Ordering::Relaxed),
-            output_tokens: self.output.load(Ordering::Relaxed),
-            source: UsageSource::Estimated,
-            ..Usage::NONE
-        }
-    }
-}
-
-/// Reports to the counter again and again; resolves only when the turn must be cut. A report that fails is left to the next one.
-pub async fn pulse<H: TurnHost>(host: &H, workspace: &WorkspaceId, turn_id: TurnId, progress: &Progress, deadline: Timestamp) -> Cut {
-    let mut wait = FIRST;
+/// Speaks with the counter for as long as the turn runs; resolves only when the turn must be cut. A sign of life that fails is left to the next one; what the
+/// stream stands still for is asked again until there is an answer.
+pub async fn pulse<H: TurnHost>(host: &H, workspace: &WorkspaceId, turn_id: TurnId, meter: &Meter, deadline: Timestamp) -> Cut {
+    let mut next = host.now().plus_millis(FIRST);
+    let (mut stood_still, mut again) = (0, AGAIN.0);
     for sequence in 1.. {
-        let left = deadline.0 - host.now().0;
-        host.sleep(u32::try_from(left.clamp(0, wait)).unwrap_or(0)).await;
+        let left = next.min(deadline).0 - host.now().0;
+        if meter.wants().is_none() && left > 0 {
+            select(pin!(host.sleep(u32::try_from(left).unwrap_or(0))), pin!(meter.wanted())).await;
+        }
         if host.now() >= deadline {
             return Cut::Deadline;
         }
-        let extend = Extend { turn_id, sequence, progress: progress.usage(), input_bound: 0 };
-        match host.ask(workspace, &Ask::Extend(extend)).await {
-            Ok(Answer::Extended(extended)) if extended.stop => return Cut::Stopped,
-            Ok(Answer::NotRunning) => return Cut::Lost,
-            _ => {}
+        let want = meter.wants();
+        let asked_at = host.now();
+        let (output, is_urgent) = want.map_or((0, false), |want| (want.output, want.is_urgent && stood_still < STANDS_STILL));
+        let extend = Extend { turn_id, sequence, progress: meter.usage(), input_bound: 0, output, is_urgent };
+        let is_settled = match (host.ask(workspace, &Ask::Extend(extend)).await, want) {
+            (Ok(Answer::Extended(extended)), _) if extended.stop => return Cut::Stopped,
+            (Ok(Answer::NotRunning), _) => return Cut::Lost,
+            (Ok(Answer::Extended(extended)), Some(want)) => {
+                meter.granted(want, &extended);
+                !extended.wait
+            }
+            (_, want) => want.is_none(),
+        };
+        if is_settled {
+            again = AGAIN.0;
+        } else {
+            host.sleep(again).await;
+            again = (2 * again).min(AGAIN.1);
+            stood_still += host.now().0 - asked_at.0;
         }
-        wait = NEXT;
+        next = host.now().plus_millis(NEXT);
     }
     Cut::Deadline
 }

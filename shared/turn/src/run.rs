@@ -1,33 +1,38 @@
 //! Steps 5 and 6: the model's answer, handed on as it comes, and the turn's end.
 
 use crate::answer::TurnAnswer;
-use crate::finish::{self, End, Opening};
-use crate::pulse::{Cut, Progress, pulse};
+use crate::finish::End;
+use crate::hold::TurnHold;
+use crate::meter::Meter;
+use crate::pulse::{Cut, pulse};
 use astra_host::Failure;
 use astra_host::stream::TurnHost;
-use astra_kernel::{Code, Problem, Timestamp, Usage, UsageSource};
+use astra_kernel::{Code, Problem, Timestamp, Tokens, Usage, UsageSource};
 use astra_models::{EndReason, Ended, Endpoint, Generation, ModelError, Piece, Prompt, Retry, estimate_input, estimate_output};
+use astra_quota::QuotaView;
 use astra_quota::words::TurnStatus;
 use futures_util::future::{Either, select};
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 
-/// A turn whose budget is held. It must be run: nobody else ends it before its lease is over.
+/// A turn whose budget is held. Who drops it ends it as failed.
 #[derive(Debug)]
 #[must_use = "a turn that has begun must be run to its end"]
-pub struct Running {
-    /// The record's beginning.
-    pub opening: Opening,
+pub struct Running<H: TurnHost> {
+    /// Its hold, with the record's beginning.
+    pub hold: TurnHold<H>,
     /// What the model is asked.
     pub prompt: Prompt,
     pub(crate) endpoint: Endpoint,
-    pub(crate) input_bound: u64,
     pub(crate) bounded_by_budget: bool,
     pub(crate) deadline: Timestamp,
     pub(crate) request_id: Arc<str>,
+    /// What is used and left of the limits, with the hold in it.
+    pub quota: QuotaView,
 }
 
-impl Running {
+impl<H: TurnHost> Running<H> {
     /// The id of the request that began it.
     pub fn request_id(&self) -> Arc<str> {
         Arc::clone(&self.request_id)
@@ -36,7 +41,6 @@ impl Running {
 
 /// What the model call came to.
 struct Said {
-    text: String,
     usage: Option<Usage>,
     end: Result<EndReason, Stopped>,
 }
@@ -50,27 +54,31 @@ enum Stopped {
 ///
 /// # Errors
 /// What the caller is told when the turn failed; it is saved all the same.
-pub async fn run<H: TurnHost>(host: &H, running: Running, on_text: &mut (dyn FnMut(&str) + Send)) -> Result<TurnAnswer, Failure> {
-    let Running { opening, prompt, endpoint, input_bound, bounded_by_budget, deadline, request_id } = running;
+pub async fn run<H: TurnHost>(host: &H, running: Running<H>, on_text: &mut (dyn FnMut(&str) + Send)) -> Result<TurnAnswer, Failure> {
+    let Running { mut hold, prompt, endpoint, bounded_by_budget, deadline, request_id, quota: _ } = running;
+    let (workspace, turn_id) = match hold.opening() {
+        Some(opening) => (opening.workspace.clone(), opening.turn_id),
+        None => return Err(Failure::internal("a turn that has ended")),
+    };
     let began = host.now();
     let mut first = None;
     let said = {
-        let progress = Progress::default();
-        let cut = pulse(host, &opening.workspace, opening.turn_id, &progress, deadline);
+        let (text, meter) = hold.delivery();
+        let cut = pulse(host, &workspace, turn_id, meter, deadline);
         let mut timed = |text: &str| {
             first.get_or_insert_with(|| host.now());
             on_text(text);
         };
-        generate(host, &endpoint, &prompt, deadline, &progress, cut, &mut timed).await
+        generate(host, &endpoint, &prompt, deadline, (text, meter), cut, &mut timed).await
     };
     let spoken = host.now();
-    let (end, problem) = judge(said, input_bound, prompt.max_output_tokens, bounded_by_budget);
+    let (end, problem) = judge(said, hold.text(), hold.covered(), bounded_by_budget);
     let line = serde_json::json!({
-        "event": "turn", "requestId": &*request_id, "workspace": opening.workspace, "turnId": opening.turn_id, "status": end.status,
+        "event": "turn", "requestId": &*request_id, "workspace": workspace, "turnId": turn_id, "status": end.status,
         "finishReason": end.finish_reason, "usageSource": end.usage.source, "code": problem.as_ref().map(|p| p.code.as_str()),
         "cause": problem.as_ref().map(|p| &p.detail),
     });
-    let finished = finish::finish(host, opening, end).await;
+    let finished = hold.settle(end).await;
     log(
         host,
         line,
@@ -91,39 +99,36 @@ fn log<H: TurnHost>(host: &H, mut line: serde_json::Value, saved: bool, phases: 
     host.log(&line.to_string());
 }
 
-/// Calls the model until it ends or the turn is cut.
+/// Calls the model until it ends or the turn is cut. Nothing is handed on that the hold does not cover.
 async fn generate<H: TurnHost>(
     host: &H,
     endpoint: &Endpoint,
     prompt: &Prompt,
     deadline: Timestamp,
-    progress: &Progress,
+    (text, meter): (&mut String, &Meter),
     cut: impl Future<Output = Cut> + Send,
     on_text: &mut (dyn FnMut(&str) + Send),
 ) -> Said {
-    let mut cut = std::pin::pin!(cut);
+    let mut cut = pin!(cut);
     let input = estimate_input(prompt);
-    progress.asked(input);
+    meter.asked(input);
     let now = || host.now();
     let seed = u64::from_le_bytes(*host.new_id().as_bytes().last_chunk().unwrap_or(&[0; 8]));
-    let asking = |asking| progress.asked(if asking { input } else { 0 });
+    let asking = |asking| meter.asked(if asking { input } else { 0 });
     let retry = Retry { attempts: 3, deadline, now: &now, seed, asking: &asking };
     let mut generation = {
-        let start = std::pin::pin!(Generation::start(host, endpoint, prompt, retry));
+        let start = pin!(Generation::start(host, endpoint, prompt, retry));
         match select(start, cut.as_mut()).await {
             Either::Left((Ok(generation), _)) => generation,
             // The provider refused, or was not there: nothing was used.
-            Either::Left((Err(error), _)) => return Said { text: String::new(), usage: None, end: Err(Stopped::Model(error)) },
+            Either::Left((Err(error), _)) => return Said { usage: None, end: Err(Stopped::Model(error)) },
             // The prompt if the provider was working on it; nothing if it had refused and a retry was waited for.
-            Either::Right((cut, _)) => {
-                return Said { text: String::new(), usage: Some(progress.usage()), end: Err(Stopped::Cut(cut)) };
-            }
+            Either::Right((cut, _)) => return Said { usage: Some(meter.usage()), end: Err(Stopped::Cut(cut)) },
         }
     };
-    let mut text = String::new();
     let end = loop {
         let next = {
-            let next = std::pin::pin!(generation.next());
+            let next = pin!(generation.next());
             match select(next, cut.as_mut()).await {
                 Either::Left((next, _)) => next,
                 Either::Right((cut, _)) => break Err(Stopped::Cut(cut)),
@@ -131,12 +136,25 @@ async fn generate<H: TurnHost>(
         };
         match next {
             Ok(Some(Piece::Text(piece))) => {
-                on_text(&piece);
-                text.push_str(&piece);
-                progress.delivered(estimate_output(&text));
+                let covered = {
+                    let covered = pin!(meter.cover(text.len() + piece.len()));
+                    match select(covered, cut.as_mut()).await {
+                        Either::Left((covered, _)) => covered,
+                        Either::Right((cut, _)) => break Err(Stopped::Cut(cut)),
+                    }
+                };
+                let paid = &piece[..piece.floor_char_boundary(covered.saturating_sub(text.len()))];
+                if !paid.is_empty() {
+                    on_text(paid);
+                    text.push_str(paid);
+                    meter.delivered(estimate_output(text));
+                }
+                if paid.len() < piece.len() {
+                    break Err(Stopped::Cut(Cut::Quota));
+                }
             }
             Ok(Some(Piece::End(Ended { reason, usage: Some(usage) }))) if is_plausible(&usage) => {
-                return Said { text, usage: Some(usage), end: Ok(reason) };
+                return Said { usage: Some(usage), end: Ok(reason) };
             }
             Ok(Some(Piece::End(Ended { reason, usage: _ }))) => break Ok(reason),
             Ok(None) => break Err(Stopped::Model(ModelError::Broken)),
@@ -145,8 +163,8 @@ async fn generate<H: TurnHost>(
     };
     // The provider did not count. What was delivered is counted here; a provider that broke off before a word is not paid for the silence.
     let silent = text.is_empty() && matches!(end, Err(Stopped::Model(_)));
-    let usage = (!silent).then(|| generation.delivered_usage(prompt, &text));
-    Said { text, usage, end }
+    let usage = (!silent).then(|| generation.delivered_usage(prompt, text));
+    Said { usage, end }
 }
 
 /// No model reads or writes a billion tokens at once: a provider that says so did not count.
@@ -157,23 +175,25 @@ fn is_plausible(usage: &Usage) -> bool {
 }
 
 /// Turns what the model said into the turn's end, and into the problem that the caller is told, if any.
-fn judge(said: Said, input_bound: u64, max_output: u64, bounded_by_budget: bool) -> (End, Option<Problem>) {
-    let Said { text, usage, end } = said;
+fn judge(said: Said, text: &str, (input_bound, output): (Tokens, Tokens), bounded_by_budget: bool) -> (End, Option<Problem>) {
+    let Said { usage, end } = said;
     let usage = match usage {
         None => Usage { source: UsageSource::Estimated, ..Usage::NONE },
         // What the provider counted is what is paid. An estimate never exceeds what was held.
         Some(usage) if usage.source == UsageSource::Provider => usage,
         Some(usage) => {
-            let (input_tokens, output_tokens) = (usage.input_tokens.min(input_bound), usage.output_tokens.min(max_output));
+            let (input_tokens, output_tokens) = (usage.input_tokens.min(input_bound), usage.output_tokens.min(output));
             Usage { input_tokens, output_tokens, cached_input_tokens: usage.cached_input_tokens.min(input_tokens), ..usage }
         }
     };
     // Postgres has no text with a NUL in it.
-    let content = (!text.is_empty() || end.is_ok()).then(|| text.replace('\0', "\u{fffd}"));
+    let is_answer = end.is_ok() || matches!(end, Err(Stopped::Cut(Cut::Quota)));
+    let content = (!text.is_empty() || is_answer).then(|| text.replace('\0', "\u{fffd}"));
     let (status, finish_reason, problem) = match end {
         Ok(EndReason::Length) if bounded_by_budget => (TurnStatus::Completed, "quota", None),
         Ok(EndReason::Length) => (TurnStatus::Completed, "length", None),
         Ok(EndReason::Stop | EndReason::ContentFilter | EndReason::Other) => (TurnStatus::Completed, "stop", None),
+        Err(Stopped::Cut(Cut::Quota)) => (TurnStatus::Completed, "quota", None),
         Err(Stopped::Cut(Cut::Stopped)) => (TurnStatus::Stopped, "stopped", None),
         Err(Stopped::Cut(Cut::Deadline)) => {
             let detail = "The turn's deadline passed before the model had ended. What it delivered is saved and charged.";

@@ -54,7 +54,7 @@ fn acts(script: &Script, body: &Value) -> Vec<Act> {
         Script::Status(status) => vec![Act::Head(*status, &[]), Act::End],
         Script::Busy => vec![Act::Head(429, &[("retry-after", "6")]), Act::End],
         Script::NoStream => vec![Act::Head(200, &[("content-type", "application/json")]), Act::Chunk("{}".to_owned()), Act::End],
-        Script::Obedient(words) => scripted::obey(body, *words, 0),
+        Script::Obedient(words) => scripted::obey(body, *words, 1, 0),
         Script::Answer(answer) if body["model"].as_str().is_some_and(|model| model.starts_with("claude")) => anthropic(answer),
         Script::Answer(answer) => openai(answer),
     }

@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "all of this is tests, their helpers too")]
 
+mod crashes;
 mod functions;
 mod postgres;
 

@@ -77,7 +77,7 @@ async fn a_client_that_hangs_up_before_the_first_piece_is_billed() {
 }
 
 #[tokio::test]
-async fn a_client_that_gives_up_waiting_for_json_is_billed() {
+async fn kf19_a_client_that_gives_up_waiting_for_json_is_billed() {
     for base in [environment::gateway(), environment::invoke_turn()] {
         let model = Scripted::start(vec![scripted::answer(&["one ", "two ", "three"], 500, 9, 3)]).await;
         let ws = Workspace::openai(&model.openai()).await;

@@ -89,6 +89,42 @@ async fn kf13_lowering_a_limit_below_what_is_used_refuses_and_removing_it_lets_t
     assert_eq!(moved.window("maxCostUsdPerMonth").await["used"], first + second);
 }
 
+/// Enters a turn of this cost and start in a ledger that has none yet, as if it had been then.
+async fn enter(ws: &Workspace, usd: &str, started: &str) {
+    let id = &ws.id;
+    Db::connect()
+        .await
+        .run(&format!(
+            "INSERT INTO ledger (workspace_id, seq, id, kind, turn_id, agent_id, user_id, session_id, provider, model, price_version, input_tokens,
+               cached_input_tokens, output_tokens, reasoning_tokens, cost_usd, source, turn_started_at)
+             VALUES ('{id}', 1, gen_random_uuid(), 'turn', gen_random_uuid(), 'assistant', 'u', gen_random_uuid(), 'local', 'echo-1', 1, 1, 0, 1, 0, {usd},
+               'provider', {started});
+             INSERT INTO ledger_heads VALUES ('{id}', 1)"
+        ))
+        .await;
+}
+
+#[tokio::test]
+async fn kf14_what_was_spent_in_the_months_first_moment_is_spent_until_its_end() {
+    // The session's month is UTC's (Db).
+    let month = "date_trunc('month', now())";
+    let new = async || Workspace::with(&json!({ "maxCostUsdPerMonth": 0.01 }), &[template::local("assistant")]).await;
+    let ws = new().await;
+    enter(&ws, "0.01", month).await;
+    for _ in 0..2 {
+        let (done, problem, retry_after) = until_refused(&ws, "is it refilled?").await;
+        assert_eq!((done, &problem["used"]), (0, &json!(10_000_000)), "a budget is no rate that refills: {problem}");
+        assert_is_the_months_limit(&problem, retry_after, "maxCostUsdPerMonth").await;
+    }
+    let window = ws.window("maxCostUsdPerMonth").await;
+    assert_eq!((&window["used"], &window["left"]), (&json!(10_000_000), &json!(0)), "{window}");
+    // A moment before, it was another month's.
+    let ws = new().await;
+    enter(&ws, "0.01", &format!("{month} - interval '1 microsecond'")).await;
+    let cost = ws.turn("a new month").await.ok(200)["costNanoUsd"].clone();
+    assert_eq!(ws.window("maxCostUsdPerMonth").await["used"], cost);
+}
+
 #[tokio::test]
 async fn an_agents_months_cost_limits_that_agent_only() {
     let mut tight = template::local("assistant");

@@ -116,7 +116,7 @@ async fn garbage_is_an_upstream_error() {
 }
 
 #[tokio::test]
-async fn half_a_stream_is_told_charged_for_what_came_and_never_tried_again() {
+async fn kf18_half_a_stream_is_told_charged_for_what_came_and_never_tried_again() {
     let half = vec![
         scripted::OK,
         scripted::delta("This is half of an answer "),
@@ -167,7 +167,7 @@ async fn nothing_at_all_is_an_upstream_error() {
 }
 
 #[tokio::test]
-async fn a_model_that_hangs_ends_at_the_deadline() {
+async fn kf18_a_model_that_hangs_ends_at_the_deadline_and_what_came_is_charged() {
     let deadline = environment::model_timeout();
     for (script, before_first_token) in [(vec![Act::Hang], true), (vec![scripted::OK, scripted::delta("one "), Act::Hang], false)] {
         let model = Scripted::start(vec![script]).await;
@@ -177,13 +177,13 @@ async fn a_model_that_hangs_ends_at_the_deadline() {
         let took = begin.elapsed();
         assert!(took >= deadline.mul_f32(0.8) && took < deadline + Duration::from_secs(5), "{took:?} at a deadline of {deadline:?}");
         let entry = assert_failed_cleanly(&ws, "hang", &problem).await;
-        assert_eq!(entry["output_tokens"].as_i64().unwrap() > 0, !before_first_token, "kf18: what came is charged: {entry}");
+        assert_eq!(entry["output_tokens"].as_i64().unwrap() > 0, !before_first_token, "what came is charged: {entry}");
         assert!(model.calls().iter().all(|call| call.cut), "the connection is not left open");
     }
 }
 
 #[tokio::test]
-async fn a_stream_that_trickles_past_the_deadline_is_ended_and_charged() {
+async fn kf18_a_stream_that_trickles_past_the_deadline_is_ended_and_charged() {
     let deadline = environment::model_timeout();
     let pieces: Vec<&str> = std::iter::repeat_n("drop ", 100).collect();
     let millis = u64::try_from(deadline.as_millis()).unwrap() / 20;
@@ -235,11 +235,15 @@ async fn anthropic_is_spoken_to_in_its_own_words() {
 
 #[tokio::test]
 async fn kf17_a_providers_explicit_zero_is_charged_as_zero() {
-    let model = Scripted::start(vec![scripted::answer(&["free ", "of charge"], 0, 0, 0)]).await;
-    let ws = on(&model).await;
-    let answer = ws.turn("free").await.ok(200);
-    assert_eq!((&answer["costNanoUsd"], &answer["usage"]["source"]), (&json!(0), &json!("provider")), "{answer}");
-    assert_eq!(Db::connect().await.ledger(&ws.id).await[0]["nano"], 0);
+    for (input, output) in [(0, 0), (0, 3), (5, 0)] {
+        let model = Scripted::start(vec![scripted::answer(&["free ", "of charge"], 0, input, output)]).await;
+        let ws = on(&model).await;
+        let answer = ws.turn("free").await.ok(200);
+        let cost = aimock::gpt_4o_mini_nano(input, output);
+        assert_eq!((&answer["costNanoUsd"], &answer["usage"]["source"]), (&json!(cost), &json!("provider")), "{answer}");
+        assert_eq!((&answer["usage"]["inputTokens"], &answer["usage"]["outputTokens"]), (&json!(input), &json!(output)), "{answer}");
+        assert_eq!(Db::connect().await.ledger(&ws.id).await[0]["nano"], cost);
+    }
 }
 
 #[tokio::test]

@@ -50,7 +50,7 @@ impl Model {
 fn counter(model: SocketAddr, records: mpsc::UnboundedSender<Record>) -> impl Fn(&Ask) -> Answer {
     move |ask| match ask {
         Ask::Begin(begin) => Answer::Begun(Box::new(begun(model, begin))),
-        Ask::Extend(_) => Answer::Extended(Extended { stop: false, covered: true, max_output: 100 }),
+        Ask::Extend(_) => Answer::Extended(Extended { stop: false, covered: true, wait: false, output: 100, max_output: 100 }),
         Ask::Finish(record) => {
             records.send(Record::clone(record)).unwrap();
             Answer::Finished(Finished { saved: true, quota: QuotaView::default() })
@@ -69,7 +69,15 @@ fn begun(model: SocketAddr, begin: &Begin) -> Begun {
         "sessionId": begin.new_session_id, "newSession": true, "agentCount": 1,
     });
     let context = serde_json::value::to_raw_value(&context).unwrap();
-    Begun { context, started_at: native::now(), input_bound: 10_000, max_output: 100, bounded_by_budget: false }
+    Begun {
+        context,
+        started_at: native::now(),
+        input_bound: 10_000,
+        output: 100,
+        max_output: 100,
+        bounded_by_budget: false,
+        quota: QuotaView::default(),
+    }
 }
 
 struct Scene {

@@ -1,12 +1,15 @@
 //! One process: each ask, each rule.
 
-use crate::world::{LEASE, START, World, begin, record, turn, usage};
+use crate::world::{LEASE, OUTPUT, START, World, begin, record, turn, usage};
 use astra_kernel::{NanoUsd, Usage};
 use astra_quota::words::Begin;
 use astra_quota::{Answer, Ask};
 use serde_json::json;
 
 const LIMIT: i64 = 10_000_000;
+
+/// What the output of a hold costs.
+const OUTPUT_COST: i64 = 64 * 600;
 
 fn keyed(n: u128, key: &str) -> Begin {
     Begin { idempotency_key: Some(key.into()), ..begin(n) }
@@ -21,9 +24,9 @@ async fn world() -> World {
 async fn a_turn_is_held_then_paid() {
     let world = world().await;
     let begun = world.begun(&begin(1), START).await;
-    assert!(!begun.bounded_by_budget && begun.max_output == 1_000 && begun.started_at == START);
+    assert!(!begun.bounded_by_budget && begun.max_output == OUTPUT && begun.started_at == START);
     let held = world.used(START).await.1;
-    assert_eq!(held, (i64::try_from(begun.input_bound).unwrap() * 150) + 1_000 * 600);
+    assert_eq!(held, (i64::try_from(begun.input_bound).unwrap() * 150) + OUTPUT_COST);
     let finished = world.finish(record(&begin(1), START, usage(10, 20), 700, START), START).await;
     assert!(finished.saved);
     assert_eq!((finished.quota.windows[0].used, finished.quota.windows[0].held), (700, 0));
@@ -79,13 +82,13 @@ async fn finishing_twice_charges_once() {
 async fn kf_05_a_turn_that_dies_is_charged_what_it_reported_and_corrected_once() {
     let world = world().await;
     world.begun(&begin(1), START).await;
-    world.extend(1, 1, usage(8, 100), 0, START.plus_millis(1_000)).await;
+    world.extend(1, 1, usage(8, 50), 0, START.plus_millis(1_000)).await;
     let late = START.plus_millis(1_000 + LEASE);
     assert!(world.used(late.plus_millis(-1)).await.1 > 0, "a sign of life makes it live longer");
     // Whoever comes next ends it.
     let begun = world.begun(&begin(2), late).await;
-    let cost = 8 * 150 + 100 * 600;
-    let held = i64::try_from(begun.input_bound).unwrap() * 150 + 1_000 * 600;
+    let cost = 8 * 150 + 50 * 600;
+    let held = i64::try_from(begun.input_bound).unwrap() * 150 + OUTPUT_COST;
     assert_eq!(world.used(late).await, (cost, held));
     assert!(matches!(world.extend(1, 2, Usage::NONE, 0, late).await, Answer::NotRunning));
     for _ in 0..2 {
@@ -135,13 +138,13 @@ async fn a_hold_grows_for_a_larger_prompt_if_it_fits() {
     let world = world().await;
     let begun = world.begun(&begin(1), START).await;
     let Answer::Extended(grown) = world.extend(1, 1, Usage::NONE, begun.input_bound + 500, START).await else { panic!("gone") };
-    assert!(grown.covered && grown.max_output == 1_000);
-    assert_eq!(world.used(START).await.1, (i64::try_from(begun.input_bound).unwrap() + 500) * 150 + 1_000 * 600);
+    assert!(grown.covered && grown.max_output == OUTPUT);
+    assert_eq!(world.used(START).await.1, (i64::try_from(begun.input_bound).unwrap() + 500) * 150 + OUTPUT_COST);
     let Answer::Extended(too_large) = world.extend(1, 2, Usage::NONE, 1_000_000, START).await else { panic!("gone") };
-    assert!(!too_large.covered && too_large.max_output == 1_000);
+    assert!(!too_large.covered && too_large.max_output == OUTPUT);
     // Growing for input takes output where there is no room for both.
-    let Answer::Extended(shrunk) = world.extend(1, 3, Usage::NONE, 65_000, START).await else { panic!("gone") };
-    assert!(shrunk.covered && shrunk.max_output == (LIMIT as u64 - 65_000 * 150) / 600);
+    let Answer::Extended(shrunk) = world.extend(1, 3, Usage::NONE, 66_600, START).await else { panic!("gone") };
+    assert!(shrunk.covered && shrunk.max_output == (LIMIT as u64 - 66_600 * 150) / 600);
     world.check().await;
     let (used, held) = world.used(START).await;
     assert!(used + held <= LIMIT);
@@ -193,7 +196,7 @@ async fn what_somebody_else_enters_in_the_ledger_is_counted() {
     let mut other = serde_json::to_value(record(&begin(9), START, usage(10, 20), 9_000_000, START)).unwrap();
     other["answer"] = json!(null);
     world.pool_text("SELECT astra.turn_finish($1::text, $2::text)::text", &other.to_string()).await;
-    let refusal = world.refused(&Begin { message: "x".repeat(5_000), ..begin(2) }, START).await;
+    let refusal = world.refused(&Begin { message: "x".repeat(6_500), ..begin(2) }, START).await;
     assert_eq!(refusal.used, 9_000_000);
     let finished = world.finish(record(&begin(1), START, usage(10, 20), 700, START), START).await;
     assert_eq!(finished.quota.windows[0].used, 9_000_700);
@@ -209,7 +212,8 @@ async fn kf_24_a_turn_belongs_to_the_month_in_which_it_began() {
     world.begun(&begin(2), end).await;
     let held = world.used(end).await;
     let finished = world.finish(record(&begin(1), end.plus_millis(-1), usage(10, 20), 700, end), end).await;
-    assert_eq!((finished.quota.windows[0].used, finished.quota.windows[0].held), held);
+    assert_eq!((finished.quota.windows[0].used, finished.quota.windows[0].held), (700, 0), "it is told of its own month");
+    assert_eq!(world.used(end).await, held);
     world.finish(record(&begin(2), end, usage(10, 20), 30, end), end).await;
     assert_eq!(world.used(end).await, (30, 0));
     assert_eq!(world.used(end.plus_millis(-1)).await, (700, 0));
@@ -265,5 +269,106 @@ async fn an_amount_that_does_not_fit_is_a_fault_and_holds_nothing() {
     assert!(matches!(world.counter().ask(&Ask::Finish(Box::new(huge)), START).await, Answer::Fault(_)));
     assert!(world.used(START).await.1 > 0, "nothing of it was done");
     world.finish(record, START).await;
+    world.check().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a database"]
+async fn a_hold_grows_as_the_output_comes_and_takes_the_last_of_a_budget() {
+    let world = world().await;
+    world.set_agent("a", 30_000, json!({})).await;
+    let begun = world.begun(&begin(1), START).await;
+    assert!((256..300).contains(&begun.output) && begun.max_output > 16_000, "{begun:?}");
+    let grown = world.needs(1, 1, begun.output + 1, START).await;
+    assert!(grown.covered && grown.output > begun.output + 1);
+    // What comes late or twice changes nothing.
+    let again = world.needs(1, 1, grown.output, START).await;
+    assert_eq!((again.output, again.covered), (grown.output, true));
+    let last = world.needs(1, 2, 30_000, START).await;
+    assert!(last.output == last.max_output && !last.wait, "{last:?}");
+    let (used, held) = world.used(START).await;
+    assert!(used == 0 && held <= LIMIT && held > LIMIT - 600, "{held}");
+    world.check().await;
+    assert_eq!(world.refused(&begin(2), START).await.retry_after, Some(1));
+    world.finish(record(&begin(1), START, usage(10, 20), 13_500, START), START).await;
+    world.begun(&begin(2), START).await;
+}
+
+#[tokio::test]
+#[ignore = "needs a database"]
+async fn who_waits_is_served_first_and_the_last_that_began_gives_up_first() {
+    let world = World::new(1, json!({ "maxCostNanoUsdPerMonth": 400_000 })).await;
+    world.set_agent("a", 30_000, json!({})).await;
+    let (first, second) = (world.begun(&begin(1), START).await, world.begun(&begin(2), START).await);
+    let asked = world.needs(1, 1, first.output + 300, START).await;
+    assert!(asked.wait && !asked.covered && asked.output == first.output, "{asked:?}");
+    assert_eq!(world.refused(&begin(3), START).await.retry_after, Some(1));
+    let last = world.needs(2, 1, second.output + 300, START).await;
+    assert!(!last.wait && !last.covered, "{last:?}");
+    world.finish(record(&begin(2), START, usage(1, 1), 750, START), START).await;
+    let served = world.needs(1, 2, first.output + 100, START).await;
+    assert!(served.covered && !served.wait, "{served:?}");
+    assert_eq!(world.number("SELECT count(*) FROM holds WHERE workspace_id = $1 AND waits IS NOT NULL").await, 0);
+    world.check().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a database"]
+async fn hours_and_days_are_limits_of_their_own_and_marks_are_told_once() {
+    let world = World::new(1, json!({ "maxTokensPerHour": 250, "maxCostNanoUsdPerDay": 100_000 })).await;
+    world.set_agent("a", 64, json!({})).await;
+    world.begun(&begin(1), START).await;
+    world.finish(record(&begin(1), START, usage(100, 50), 60_000, START), START).await;
+    let events = "SELECT string_agg(limit_name || ' ' || mark, ', ' ORDER BY limit_name, mark) FROM quota_events WHERE workspace_id = $1";
+    assert_eq!(world.text(events).await, "maxCostUsdPerDay 50, maxTokensPerHour 50");
+    let refusal = world.refused(&Begin { message: "x".repeat(200), ..begin(2) }, START).await;
+    assert_eq!((refusal.limit.as_str(), refusal.used, refusal.retry_after), ("maxTokensPerHour", 150, Some(3_601)));
+    let later = START.plus_millis(3_600_000);
+    world.begun(&Begin { message: "x".repeat(10), ..begin(3) }, later).await;
+    world.finish(record(&begin(3), later, usage(10, 5), 40_000, later), later).await;
+    assert_eq!(world.text(events).await, "maxCostUsdPerDay 50, maxCostUsdPerDay 80, maxCostUsdPerDay 100, maxTokensPerHour 50");
+    assert_eq!(world.refused(&begin(4), later).await.limit, "maxCostUsdPerDay");
+    world.check().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a database"]
+async fn windows_of_time_zones_contain_their_moments_and_meet() {
+    let world = world().await;
+    for zone in ["UTC", "Europe/Berlin", "America/Havana", "Asia/Beirut", "Pacific/Apia", "Australia/Lord_Howe"] {
+        let wrong = format!(
+            "SELECT count(*) FROM (
+               SELECT at, p.key, (p.value ->> 'startsAt')::timestamptz AS starts, (p.value ->> 'endsAt')::timestamptz AS ends,
+                      lag((p.value ->> 'endsAt')::timestamptz) OVER (PARTITION BY p.key ORDER BY at) AS before,
+                      lag((p.value ->> 'startsAt')::timestamptz) OVER (PARTITION BY p.key ORDER BY at) AS started
+               FROM generate_series(timestamptz '2011-01-01Z', timestamptz '2012-02-01Z', interval '30 minutes') at,
+                    jsonb_each(astra.spans_json(at, '{zone}')) p WHERE $1 <> '') w
+             WHERE at < starts OR at >= ends OR (starts <> started AND starts <> before)"
+        );
+        assert_eq!(world.number(&wrong).await, 0, "{zone}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs a database"]
+async fn what_is_left_of_a_month_is_carried_over_once_where_the_plan_says_so() {
+    let world = world().await;
+    let plan = world.workspace.to_string();
+    world.admin_run("INSERT INTO plan_settings VALUES ($1, true, now())", &[&plan]).await;
+    world.admin_run("UPDATE workspaces SET plan = id, created_at = '2025-06-01Z' WHERE id = $1", &[&plan]).await;
+    let (end, next) = (START.month().resets_at(), START.month().resets_at().month().resets_at());
+    world.admin_run("INSERT INTO quota_carries VALUES ($1, '2026-01-01Z', 0, 0)", &[&plan]).await;
+    world.begun(&begin(1), START).await;
+    world.finish(record(&begin(1), START, usage(10, 20), 4_000_000, START), START).await;
+    world.begun(&begin(2), end.plus_millis(-1)).await;
+    let early = world.begun(&begin(3), end).await;
+    assert_eq!(early.quota.windows[0].max, LIMIT, "a turn of the month before still runs");
+    world.finish(record(&begin(2), end.plus_millis(-1), usage(10, 20), 1_000_000, end), end).await;
+    world.finish(record(&begin(3), end, usage(10, 20), 0, end), end).await;
+    let begun = world.begun(&begin(4), end).await;
+    assert_eq!(begun.quota.windows[0].max, LIMIT + 5_000_000);
+    // What was carried is used first, so all of the month's own is left.
+    world.finish(record(&begin(4), end, usage(10, 20), 5_000_000, end), end).await;
+    assert_eq!(world.begun(&begin(5), next).await.quota.windows[0].max, 2 * LIMIT);
     world.check().await;
 }

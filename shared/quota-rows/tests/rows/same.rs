@@ -24,7 +24,7 @@ const PRICE: Price = Price {
 #[derive(Debug, Clone)]
 enum Step {
     Begin { agent: bool, message: usize, key: Option<u8>, hash: bool },
-    Extend { which: usize, sequence: u32, output: u64, input_bound: u64 },
+    Extend { which: usize, sequence: u32, reported: u64, input_bound: u64, output: u64, is_urgent: bool },
     Finish { which: usize, input: u64, output: u64 },
     FinishAgain { which: usize },
     Stop { which: usize, own: bool },
@@ -35,18 +35,27 @@ enum Step {
 
 fn limits() -> impl Strategy<Value = Value> {
     let option = proptest::option::of::<std::ops::Range<i64>>;
-    (option(0..20_000), option(0..8_000_000), option(0..8), option(1..4)).prop_map(|(tokens, cost, turns, agents)| {
-        let all = [("maxTokensPerMonth", tokens), ("maxCostNanoUsdPerMonth", cost), ("maxTurnsPerMinute", turns), ("maxAgents", agents)];
-        all.into_iter().filter_map(|(name, max)| Some((name.to_owned(), json!(max?)))).collect()
-    })
+    (option(0..20_000), option(0..8_000_000), option(0..8), option(1..4), option(0..9_000)).prop_map(
+        |(tokens, cost, turns, agents, day)| {
+            let all = [
+                ("maxTokensPerMonth", tokens),
+                ("maxCostNanoUsdPerMonth", cost),
+                ("maxTurnsPerMinute", turns),
+                ("maxAgents", agents),
+                ("maxTokensPerDay", day),
+            ];
+            all.into_iter().filter_map(|(name, max)| Some((name.to_owned(), json!(max?)))).collect()
+        },
+    )
 }
 
 fn steps() -> impl Strategy<Value = (Value, Vec<Step>)> {
     let step = prop_oneof![
         6 => (any::<bool>(), 0_usize..1_500, proptest::option::weighted(0.4, 0_u8..4), proptest::bool::weighted(0.9))
             .prop_map(|(agent, message, key, hash)| Step::Begin { agent, message, key, hash }),
-        3 => (any::<usize>(), 0_u32..4, 0_u64..2_000, 0_u64..3_000)
-            .prop_map(|(which, sequence, output, input_bound)| Step::Extend { which, sequence, output, input_bound }),
+        6 => (any::<usize>(), 0_u32..6, 0_u64..2_000, prop_oneof![3 => Just(0), 1 => 0_u64..3_000], 0_u64..3_000, any::<bool>()).prop_map(
+            |(which, sequence, reported, input_bound, output, is_urgent)| Step::Extend { which, sequence, reported, input_bound, output, is_urgent }
+        ),
         4 => (any::<usize>(), 0_u64..2_000, 0_u64..2_000).prop_map(|(which, input, output)| Step::Finish { which, input, output }),
         1 => any::<usize>().prop_map(|which| Step::FinishAgain { which }),
         1 => (any::<usize>(), any::<bool>()).prop_map(|(which, own)| Step::Stop { which, own }),
@@ -72,6 +81,16 @@ struct Both {
 impl Both {
     async fn new(world: &World, limits: Value) -> Self {
         let (object, rows, kept) = (world.beside(limits.clone()).await, world.beside(limits).await, Kept::default());
+        for world in [&object, &rows] {
+            world.set_agent("a", 2_500, json!({})).await;
+            world
+                .set_agent(
+                    "b",
+                    1_000,
+                    json!({ "maxCostUsdPerMonth": { "nano": 2_000_000 }, "maxTokensPerTurn": 2_000, "maxTokensPerHour": 6_000 }),
+                )
+                .await;
+        }
         let desk = Desk::open(object.workspace.clone(), world.pool.clone(), kept.clone());
         Self { object, rows, kept, desk, now: START, running: vec![], ended: vec![], next: 0 }
     }
@@ -96,16 +115,17 @@ impl Both {
                     ..begin(self.next)
                 };
                 if let Answer::Begun(begun) = self.ask(|| Ask::Begin(Box::new(begin.clone()))).await {
-                    self.running.push((begin, begun.started_at, begun.input_bound, begun.max_output));
+                    self.running.push((begin, begun.started_at, begun.input_bound, begun.output));
                 }
             }
-            Step::Extend { which, sequence, output, input_bound } => {
+            Step::Extend { which, sequence, reported, input_bound, output, is_urgent } => {
                 if let Some(n) = pick(*which, self.running.len()) {
                     let turn_id = self.running[n].0.turn_id;
-                    let (sequence, progress, input_bound) = (*sequence, usage(10, *output), *input_bound);
-                    let answer = self.ask(|| Ask::Extend(Extend { turn_id, sequence, progress, input_bound })).await;
-                    if let Answer::Extended(extended) = answer {
-                        self.running[n].3 = extended.max_output;
+                    let (progress, sequence, input_bound, output, is_urgent) =
+                        (usage(10, *reported), *sequence, *input_bound, *output, *is_urgent);
+                    let ask = || Ask::Extend(Extend { turn_id, sequence, progress, input_bound, output, is_urgent });
+                    if let Answer::Extended(extended) = self.ask(ask).await {
+                        self.running[n].3 = extended.output;
                     }
                 }
             }
@@ -162,7 +182,9 @@ impl Both {
 /// What of an answer must be the same.
 fn told(answer: &Answer) -> Value {
     match answer {
-        Answer::Begun(begun) => json!([begun.started_at, begun.input_bound, begun.max_output, begun.bounded_by_budget]),
+        Answer::Begun(begun) => {
+            json!([begun.started_at, begun.input_bound, begun.output, begun.max_output, begun.bounded_by_budget, begun.quota])
+        }
         Answer::Denied(why) => {
             let why: Value = serde_json::from_str(why.get()).unwrap();
             // The object says so by itself for a minute, then the database does: the same to whoever asked.

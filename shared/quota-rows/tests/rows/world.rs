@@ -1,7 +1,7 @@
 //! A workspace of its own for each test, connections as the counter's role, and a look at the rows past every wall.
 
 use astra_kernel::{NanoUsd, SessionId, Timestamp, TurnId, Usage, UsageSource, WorkspaceId};
-use astra_quota::words::{Begin, Begun, Extend, Finished, Record, Stop, TurnStatus};
+use astra_quota::words::{Begin, Begun, Extend, Extended, Finished, Record, Stop, TurnStatus};
 use astra_quota::{Answer, Ask, QuotaView, Refusal};
 use astra_quota_rows::RowsCounter;
 use astra_store::{Database, StoreError};
@@ -15,6 +15,9 @@ use tokio_postgres::{Client, NoTls};
 pub(crate) const START: Timestamp = Timestamp(1_769_558_400_000);
 
 pub(crate) const LEASE: i64 = 30_000;
+
+/// The longest answer of the agents: as much as the least slice, so that it is held whole also near a limit.
+pub(crate) const OUTPUT: u64 = 64;
 
 /// Some connections, used in turn: each stands for a process.
 #[derive(Clone)]
@@ -122,6 +125,7 @@ pub(crate) fn record(of: &Begin, started_at: Timestamp, usage: Usage, cost: i64,
         metadata: None,
         started_at,
         ended_at: now,
+        alerts: vec![],
     }
 }
 
@@ -148,7 +152,7 @@ impl World {
         self.admin_run(sql, &[self.workspace.as_str(), &limits.to_string()]).await;
         for (agent, budget) in [("a", json!({})), ("b", json!({ "maxCostUsdPerMonth": { "nano": 2_000_000 }, "maxTokensPerTurn": 2_000 }))]
         {
-            self.set_agent(agent, 1_000, budget).await;
+            self.set_agent(agent, OUTPUT, budget).await;
         }
     }
 
@@ -206,7 +210,17 @@ impl World {
     }
 
     pub(crate) async fn extend(&self, n: u128, sequence: u32, progress: Usage, input_bound: u64, now: Timestamp) -> Answer {
-        self.counter().ask(&Ask::Extend(Extend { turn_id: turn(n), sequence, progress, input_bound }), now).await
+        let extend = Extend { turn_id: turn(n), sequence, progress, input_bound, output: 0, is_urgent: false };
+        self.counter().ask(&Ask::Extend(extend), now).await
+    }
+
+    /// The stream of a turn needs so much output to be held.
+    pub(crate) async fn needs(&self, n: u128, sequence: u32, output: u64, now: Timestamp) -> Extended {
+        let extend = Extend { turn_id: turn(n), sequence, progress: usage(5, 5), input_bound: 0, output, is_urgent: true };
+        match self.counter().ask(&Ask::Extend(extend), now).await {
+            Answer::Extended(extended) => extended,
+            other => panic!("{other:?}"),
+        }
     }
 
     pub(crate) async fn stop(&self, n: u128, subject: Option<&str>) -> Answer {
@@ -237,13 +251,13 @@ impl World {
     pub(crate) async fn check(&self) {
         let wrong = self
             .number(
-                "SELECT count(*) FROM quota_windows w JOIN quota_windows t USING (workspace_id, month) LEFT JOIN ledger_heads h USING (workspace_id),
+                "SELECT count(*) FROM quota_windows w JOIN quota_windows t USING (workspace_id, span) LEFT JOIN ledger_heads h USING (workspace_id),
                  LATERAL (SELECT COALESCE(sum(l.cost_usd) * 1000000000, 0) AS cost, COALESCE(sum(l.input_tokens + l.output_tokens), 0) AS tokens
-                          FROM ledger l WHERE l.workspace_id = w.workspace_id AND (w.agent_id = '' OR l.agent_id = w.agent_id)
-                            AND astra.month_of(l.turn_started_at) = w.month) u,
+                          FROM ledger l WHERE l.workspace_id = w.workspace_id AND w.scope IN ('workspace', 'agent:' || l.agent_id)
+                            AND l.turn_started_at >= substring(w.span FROM position(':' IN w.span) + 1)::timestamptz AND l.turn_started_at < w.ends_at) u,
                  LATERAL (SELECT COALESCE(sum(o.cost), 0) AS cost, COALESCE(sum(o.tokens), 0) AS tokens FROM holds o
-                          WHERE o.workspace_id = w.workspace_id AND (w.agent_id = '' OR o.agent_id = w.agent_id) AND o.month = w.month) o
-                 WHERE w.workspace_id = $1 AND t.agent_id = '' AND t.ledger_seq = COALESCE(h.seq, 0)
+                          WHERE o.workspace_id = w.workspace_id AND w.scope IN ('workspace', 'agent:' || o.agent_id) AND w.span = ANY (o.spans)) o
+                 WHERE w.workspace_id = $1 AND t.scope = 'workspace' AND t.ledger_seq = COALESCE(h.seq, 0)
                    AND (w.cost_used, w.tokens_used, w.cost_held, w.tokens_held) IS DISTINCT FROM (u.cost, u.tokens, o.cost, o.tokens)",
             )
             .await;

@@ -10,16 +10,17 @@ fn charged(statuses: &[u16], waits: usize) -> (u64, u64) {
     let endpoint = Endpoint { provider: Provider::Openai, model: "m".into(), base_url: None, api_key: Some("k".to_owned().into()) };
     let message = Message { role: MessageRole::User, content: "twelve bytes".into() };
     let prompt = Prompt { system: "be kind".into(), messages: vec![message], memories: vec![], max_output_tokens: 10 };
-    let (host, progress) = (FakeHost::new(&[]), Progress::default());
+    let (host, meter) = (FakeHost::new(&[]), Meter::new(10, 10));
+    let mut text = String::new();
     host.model(statuses, waits);
     let stop = std::future::ready(Cut::Stopped);
-    let said = generate(&host, &endpoint, &prompt, NOW.plus_millis(60_000), &progress, stop, &mut |_| ()).now_or_never().unwrap();
+    let said = generate(&host, &endpoint, &prompt, NOW.plus_millis(60_000), (&mut text, &meter), stop, &mut |_| ()).now_or_never().unwrap();
     let estimate = estimate_input(&prompt);
-    let (end, problem) = judge(said, estimate, prompt.max_output_tokens, false);
+    let (end, problem) = judge(said, &text, (estimate, 10), false);
     assert_eq!((end.status, end.content, problem), (TurnStatus::Stopped, None, None));
     assert_eq!((end.usage.output_tokens, end.usage.source), (0, UsageSource::Estimated));
     assert!(estimate > 0 && [0, estimate].contains(&end.usage.input_tokens));
-    (end.usage.input_tokens / estimate, progress.usage().input_tokens / estimate)
+    (end.usage.input_tokens / estimate, meter.usage().input_tokens / estimate)
 }
 
 #[test]

@@ -1,0 +1,7 @@
+//! The desk against a database and rows that can fail: what is acknowledged is never lost, what was spent is never counted twice.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod growth;
+mod kept;
+mod windows;
+mod world;
