@@ -51,7 +51,7 @@ pub fn function_for(path: &str) -> Option<Function> {
         ("workspaces", Some(_), Some("usage" | "quota")) | ("billing", Some(_), _) => Some(Function::Billing),
         ("workspaces", None, None)
         | ("workspaces", Some(_), None | Some("members" | "tokens" | "secrets" | "agents"))
-        | ("plans", Some(_), Some(_)) => Some(Function::Provision),
+        | ("plans", Some(_), _) => Some(Function::Provision),
         _ => None,
     }
 }
@@ -91,6 +91,7 @@ mod tests {
             ("/workspaces/a/tokens", Some(Function::Provision)),
             ("/workspaces/a/secrets/X", Some(Function::Provision)),
             ("/workspaces/a/agents/b", Some(Function::Provision)),
+            ("/plans/pro", Some(Function::Provision)),
             ("/plans/pro/template", Some(Function::Provision)),
             ("/workspaces/a/turns", Some(Function::InvokeTurn)),
             ("/workspaces/a/turns/t/stop", Some(Function::InvokeTurn)),
@@ -99,6 +100,7 @@ mod tests {
             ("/workspaces/a/usage", Some(Function::Billing)),
             ("/workspaces/a/quota", Some(Function::Billing)),
             ("/billing/costs", Some(Function::Billing)),
+            ("/workspaces/acme/quota/events", Some(Function::Billing)),
             ("/", None),
             ("", None),
             ("/workspaces/a/grantz", None),

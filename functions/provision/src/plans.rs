@@ -141,7 +141,7 @@ pub(crate) async fn put_settings<H: Host>(
 /// A plan's settings.
 #[utoipa::path(
     get, path = "/plans/{plan}", tag = "plans", operation_id = "readPlan", params(PlanPath),
-    responses((status = 200, description = "The plan", body = PlanView)),
+    responses((status = 200, description = "The plan", body = PlanView), (status = 404, description = "Nothing is known of the plan")),
 )]
 pub(crate) async fn read_settings<H: Host>(call: Call<H>, Params(path): Params<PlanPath>) -> Result<Json<PlanView>, Failure> {
     let operator = call.operator(Permission::WorkspaceList)?;
