@@ -6,18 +6,15 @@
 //! 4. A row is deleted after the database has the record, never before; if that is lost, the alarm saves it again, which changes nothing.
 
 use crate::gate::Gate;
-use astra_kernel::{AgentId, Allowance, Limits, Timestamp, TurnId, WorkspaceId};
+use astra_kernel::{AgentId, Timestamp, TurnId, WorkspaceId};
 use astra_quota::context::{Context, Outcome};
 use astra_quota::words::{Begin, Begun, Compared, Draft, Extend, Finished, Record};
-use astra_quota::{
-    AdmitError, Amount, Answer, Ask, Cap, Counter, Heard, Hold, Known, QuotaView, SaveOutcome, Scope, Span, Spans, Spent, alert, plan,
-    window,
-};
+use astra_quota::{AdmitError, Amount, Answer, Ask, Counter, Heard, Hold, Known, QuotaView, SaveOutcome, Span, Spent, Status, alert, plan};
 use astra_store::{Database, StoreError, Tenant};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// How often a turn that begins has what was spent loaded again.
 const LOADS: usize = 5;
@@ -56,38 +53,6 @@ pub trait Rows {
     fn delete(&self, turns: &[TurnId]);
 }
 
-/// What `quota_status` answers; of a workspace that is not there nothing of it.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Status {
-    #[serde(default)]
-    limits: Limits,
-    #[serde(default)]
-    agents: Vec<AgentLimits>,
-    agent_count: Option<i64>,
-    spans: Option<Spans>,
-}
-
-/// An agent that has limits of its own.
-#[derive(Deserialize)]
-struct AgentLimits {
-    id: AgentId,
-    allowance: Allowance,
-}
-
-impl Status {
-    /// The caps of the workspace and of its agents.
-    fn caps(&self) -> Vec<Cap> {
-        let mut caps = Vec::new();
-        let window = |period| self.spans.map(|spans| spans.of(period));
-        window::push(&mut caps, &Scope::workspace(), &self.limits.allowance(), window);
-        for AgentLimits { id, allowance } in &self.agents {
-            window::push(&mut caps, &Scope::agent(id), allowance, window);
-        }
-        caps
-    }
-}
-
 /// What `quota_spent` answers.
 #[derive(Deserialize)]
 struct SpentIn {
@@ -96,6 +61,7 @@ struct SpentIn {
 
 /// A turn that is settled and on its way to the database.
 struct Settled {
+    turn: TurnId,
     agent: AgentId,
     started_at: Timestamp,
     charge: Amount,
@@ -103,7 +69,7 @@ struct Settled {
 
 impl Settled {
     fn of(record: &Record) -> Self {
-        Self { agent: record.agent_id.clone(), started_at: record.started_at, charge: record.charge() }
+        Self { turn: record.turn_id, agent: record.agent_id.clone(), started_at: record.started_at, charge: record.charge() }
     }
 }
 
@@ -122,7 +88,7 @@ pub struct Desk<D, R> {
     counter: RefCell<Counter>,
     /// Passed alone while the ledger is read as a whole, together while records are added to it.
     ledger: Gate,
-    saving: RefCell<BTreeMap<TurnId, Settled>>,
+    saving: RefCell<Vec<Settled>>,
     undelivered: RefCell<BTreeMap<TurnId, Record>>,
     done: RefCell<Vec<TurnId>>,
     failures: Cell<u32>,
@@ -242,7 +208,7 @@ impl<D: Database, R: Rows> Desk<D, R> {
         let _alone = self.ledger.alone().await;
         self.deliver().await;
         let is_open = self.counter.borrow().has_begun_before(month.starts_at)
-            || self.saving.borrow().values().any(|settled| settled.started_at < month.starts_at)
+            || self.saving.borrow().iter().any(|settled| settled.started_at < month.starts_at)
             || self.undelivered.borrow().values().any(|record| record.started_at < month.starts_at);
         if is_open {
             return Ok(false);
@@ -270,8 +236,12 @@ impl<D: Database, R: Rows> Desk<D, R> {
         }
     }
 
+    fn is_saving(&self, turn: TurnId) -> bool {
+        self.saving.borrow().iter().any(|settled| settled.turn == turn)
+    }
+
     fn is_unsaved(&self, turn: TurnId) -> bool {
-        self.saving.borrow().contains_key(&turn) || self.undelivered.borrow().contains_key(&turn)
+        self.is_saving(turn) || self.undelivered.borrow().contains_key(&turn)
     }
 
     /// Reads from the ledger what was spent in those of these windows of which it is not known.
@@ -305,10 +275,9 @@ impl<D: Database, R: Rows> Desk<D, R> {
         }
         // Settled, and not in the ledger: those that the database did not take, and those that wait until the ledger has been read.
         let (saving, undelivered) = (self.saving.borrow(), self.undelivered.borrow());
-        let kept = undelivered.iter().filter(|(turn, _)| !saving.contains_key(turn)).map(|(_, record)| Settled::of(record));
-        let kept: Vec<_> = kept.collect();
+        let kept: Vec<_> = undelivered.values().filter(|record| !self.is_saving(record.turn_id)).map(Settled::of).collect();
         let add = |(window, mut spent): (Span, Spent)| {
-            for settled in saving.values().chain(&kept).filter(|settled| window.contains(settled.started_at)) {
+            for settled in saving.iter().chain(&kept).filter(|settled| window.contains(settled.started_at)) {
                 spent.add(&settled.agent, settled.charge).map_err(|_| StoreError::Shape("quota_spent: too much"))?;
             }
             Ok((window, spent))
@@ -352,18 +321,18 @@ impl<D: Database, R: Rows> Desk<D, R> {
             let windows = self.counter.borrow().hold(turn).map(|hold| hold.spans.clone()).unwrap_or_default();
             let _ = self.load(&windows).await;
         }
-        if self.saving.borrow().contains_key(&turn) {
+        if self.is_saving(turn) {
             // The same record is on its way already.
             return Answer::Unavailable;
         }
-        self.saving.borrow_mut().insert(turn, Settled::of(&record));
+        self.saving.borrow_mut().push(Settled::of(&record));
         let settled = self.settle(&mut record, now);
         let quota = settled.clone().unwrap_or_default();
         if let Some(answer) = &mut record.answer {
             *answer = with_quota(answer, &quota).unwrap_or_else(|| answer.clone());
         }
         let saved = self.save(&record).await;
-        self.saving.borrow_mut().remove(&turn);
+        self.saving.borrow_mut().retain(|settled| settled.turn != turn);
         match saved {
             Ok(outcome) if record.answer.is_some() && (settled.is_none() || outcome != SaveOutcome::Saved) => {
                 Answer::Finished(Finished { saved: true, quota: self.figures(&record.agent_id, now).await })
@@ -380,10 +349,8 @@ impl<D: Database, R: Rows> Desk<D, R> {
     /// What is used and left, for the answer of a turn that is saved, when that came into doubt in its course. Empty when it cannot be had: the
     /// turn has ended all the same. The caller does not hold the ledger.
     async fn figures(&self, agent: &AgentId, now: Timestamp) -> QuotaView {
-        let Ok(Some(mut status)) = self.read_status(now).await else { return QuotaView::default() };
-        status.agents.retain(|limits| limits.id == *agent);
-        status.agent_count = None;
-        self.view(&status, now)
+        let read = self.read_status(now).await.ok().flatten();
+        read.map(|status| self.view(&status.of(agent), None, now)).unwrap_or_default()
     }
 
     /// Charges a turn in memory, and notes which marks that has passed. None when it is not known what is left: its limits went with its hold, or what was
@@ -449,11 +416,11 @@ impl<D: Database, R: Rows> Desk<D, R> {
     }
 
     async fn status(&self, now: Timestamp) -> Result<Answer, StoreError> {
-        Ok(Answer::Status(self.read_status(now).await?.map(|status| self.view(&status, now))))
+        Ok(Answer::Status(self.read_status(now).await?.map(|status| self.view(&status, Some(status.agent_count), now))))
     }
 
-    fn view(&self, status: &Status, now: Timestamp) -> QuotaView {
-        let agents = status.limits.max_agents.zip(status.agent_count);
+    fn view(&self, status: &Status, agent_count: Option<i64>, now: Timestamp) -> QuotaView {
+        let agents = status.limits.max_agents.zip(agent_count);
         self.counter.borrow().view(&status.caps(), status.limits.max_turns_per_minute, agents, now).unwrap_or_default()
     }
 
@@ -461,10 +428,14 @@ impl<D: Database, R: Rows> Desk<D, R> {
     async fn read_status(&self, now: Timestamp) -> Result<Option<Status>, StoreError> {
         // What was spent may come into doubt meanwhile.
         for _ in 0..LOADS {
-            let status: Status = parse(&self.tenant().quota_status(self.tick(now)).await?)?;
-            let (caps, Some(spans)) = (status.caps(), status.spans) else { return Ok(None) };
-            self.counter.borrow_mut().set_limits(spans.month, status.limits);
-            let windows = window::counted(&caps, &spans);
+            let text = self.tenant().quota_status(self.tick(now)).await?;
+            let Outcome { outcome } = parse(&text)?;
+            if outcome != "ok" {
+                return Ok(None);
+            }
+            let status: Status = parse(&text)?;
+            self.counter.borrow_mut().set_limits(status.spans.month, status.limits);
+            let windows = status.windows();
             self.load(&windows).await?;
             if self.counter.borrow().missing(&windows).is_empty() {
                 return Ok(Some(status));
@@ -476,14 +447,16 @@ impl<D: Database, R: Rows> Desk<D, R> {
     /// Compares what is known of each window with what the ledger says, which is gone by from then on.
     async fn reconcile(&self) -> Result<Answer, StoreError> {
         let _alone = self.ledger.alone().await;
-        let windows: Vec<Span> = self.counter.borrow().spent().keys().copied().collect();
+        let windows = self.counter.borrow().windows();
         let read = self.read(windows).await?;
         // Nothing is awaited from here on: turns that were settled while the ledger was read are in both.
         let mut counter = self.counter.borrow_mut();
         let mut compared = Vec::new();
         for (window, ledger) in read {
-            let Some(known) = counter.spent().get(&window) else { continue };
-            let scopes: BTreeSet<Scope> = known.scopes().chain(ledger.scopes()).collect();
+            let Some(known) = counter.spent(&window) else { continue };
+            let mut scopes: Vec<_> = known.scopes().collect();
+            let new: Vec<_> = ledger.scopes().filter(|scope| !scopes.contains(scope)).collect();
+            scopes.extend(new);
             compared.extend(scopes.into_iter().map(|scope| Compared {
                 window: window.id(),
                 counter: known.of(&scope),

@@ -18,11 +18,10 @@ use astra_quota::context::{Context, Outcome};
 use astra_quota::plan::Short;
 use astra_quota::view::{self, Counts};
 use astra_quota::words::{Begin, Begun, Extend, Finished, Record, Stop};
-use astra_quota::{AdmitError, Answer, Ask, Cap, Hold, QuotaView, Recent, Scope, Span, Stand, plan, window};
+use astra_quota::{AdmitError, Answer, Ask, Hold, QuotaView, Recent, Span, Stand, plan};
 use astra_store::{Database, Operator, StoreError, Tenant};
 use rows::{
-    AgentLimits, Alive, At, Dead, Expired, Finish, Grow, Growing, Of, Read, Reconciled, Saved, Standings, Status, StatusNow, Take,
-    TakeOutcome, Waiting,
+    Alive, At, Dead, Expired, Finish, Grow, Growing, Of, Read, Reconciled, Saved, Standings, Status, StatusNow, Take, TakeOutcome, Waiting,
 };
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -240,11 +239,8 @@ impl<'a, D: Database> RowsCounter<'a, D> {
             Saved::Finished { quota } => quota,
             // Those of now, of the turn's agent. That it is saved does not depend on them.
             Saved::Late => {
-                let status = self.read_status(now).await.ok().flatten();
-                let own = status.map(|mut status| {
-                    status.agents.retain(|agent| agent.id == record.agent_id);
-                    view(&status, None)
-                });
+                let read = self.read_status(now).await.ok().flatten();
+                let own = read.map(|StatusNow { status, standings }| view(&status.of(&record.agent_id), &standings, None));
                 own.unwrap_or_default()
             }
         };
@@ -263,7 +259,8 @@ impl<'a, D: Database> RowsCounter<'a, D> {
     }
 
     async fn status(&self, now: Timestamp) -> Result<Answer, StoreError> {
-        Ok(Answer::Status(self.read_status(now).await?.map(|status| view(&status, Some(status.agent_count)))))
+        let read = self.read_status(now).await?;
+        Ok(Answer::Status(read.map(|StatusNow { status, standings }| view(&status, &standings, Some(status.agent_count)))))
     }
 
     async fn reconcile(&self) -> Result<Answer, StoreError> {
@@ -272,18 +269,18 @@ impl<'a, D: Database> RowsCounter<'a, D> {
     }
 
     /// None when there is no such workspace.
-    async fn read_status(&self, now: Timestamp) -> Result<Option<Box<StatusNow>>, StoreError> {
+    async fn read_status(&self, now: Timestamp) -> Result<Option<StatusNow>, StoreError> {
         let argument = json(&At { now })?;
         for _ in 0..READS {
             let mut status = match parse("hold_status", &self.tenant().hold_status(&argument).await?)? {
                 Status::NotFound => return Ok(None),
-                Status::Ok(status) => status,
+                Status::Ok(status) => *status,
                 Status::Expired => {
                     self.expire(now).await?;
                     continue;
                 }
             };
-            let windows = window::counted(&caps(&status), &status.spans);
+            let windows = status.status.windows();
             if !status.standings.has(&windows) {
                 status.standings = self.standings(&windows, None, now).await?;
             }
@@ -326,22 +323,11 @@ fn quota(hold: &Hold, stands: &[Stand], recent: Recent) -> QuotaView {
     view::view(&hold.caps, &stands, Counts { max_turns_per_minute: hold.max_turns_per_minute, recent, agents: None })
 }
 
-/// The caps of a workspace and of all its agents.
-fn caps(status: &StatusNow) -> Vec<Cap> {
-    let mut caps = Vec::new();
-    let window = |period| Some(status.spans.of(period));
-    window::push(&mut caps, &Scope::workspace(), &status.limits.allowance(), window);
-    for AgentLimits { id, allowance } in &status.agents {
-        window::push(&mut caps, &Scope::agent(id), allowance, window);
-    }
-    caps
-}
-
-fn view(status: &StatusNow, agent_count: Option<i64>) -> QuotaView {
-    let caps = caps(status);
+fn view(status: &astra_quota::Status, standings: &Standings, agent_count: Option<i64>) -> QuotaView {
+    let caps = status.caps();
     let agents = status.limits.max_agents.zip(agent_count);
-    let counts = Counts { max_turns_per_minute: status.limits.max_turns_per_minute, recent: status.standings.recent, agents };
-    view::view(&caps, &status.standings.stands(&caps), counts)
+    let counts = Counts { max_turns_per_minute: status.limits.max_turns_per_minute, recent: standings.recent, agents };
+    view::view(&caps, &standings.stands(&caps), counts)
 }
 
 fn json(argument: &impl serde::Serialize) -> Result<String, StoreError> {

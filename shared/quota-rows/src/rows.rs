@@ -1,8 +1,8 @@
 //! What the SQL functions of `migrations/0011` and `0012` take and answer.
 
-use astra_kernel::{AgentId, Allowance, Limits, NanoUsd, Timestamp, TurnId};
+use astra_kernel::{AgentId, Limits, NanoUsd, Timestamp, TurnId};
 use astra_quota::words::{Compared, Draft, Extended, Record};
-use astra_quota::{Amount, Cap, Hold, QuotaView, Recent, Scope, Span, Spans, Stand};
+use astra_quota::{Amount, Cap, Hold, QuotaView, Recent, Scope, Span, Stand};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -174,20 +174,10 @@ pub(crate) enum Status {
 
 /// The limits and how they stand.
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
 pub(crate) struct StatusNow {
-    pub(crate) limits: Limits,
-    pub(crate) agents: Vec<AgentLimits>,
-    pub(crate) agent_count: i64,
-    pub(crate) spans: Spans,
+    #[serde(flatten)]
+    pub(crate) status: astra_quota::Status,
     pub(crate) standings: Standings,
-}
-
-/// An agent that has limits of its own.
-#[derive(Deserialize)]
-pub(crate) struct AgentLimits {
-    pub(crate) id: AgentId,
-    pub(crate) allowance: Allowance,
 }
 
 /// `hold_reconcile`'s answer.

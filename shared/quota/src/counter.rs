@@ -49,7 +49,7 @@ pub enum Heard {
 /// One workspace's counter.
 #[derive(Debug, Default)]
 pub struct Counter {
-    spent: BTreeMap<Span, Spent>,
+    spent: Vec<(Span, Spent)>,
     holds: BTreeMap<TurnId, Hold>,
     /// The workspace's limits, and the month that they are of.
     limits: Option<(Span, Limits)>,
@@ -73,12 +73,13 @@ impl Counter {
 
     /// Which of these windows have to be loaded before anything is decided that looks at them.
     pub fn missing(&self, windows: &[Span]) -> Vec<Span> {
-        windows.iter().filter(|window| !self.spent.contains_key(window)).copied().collect()
+        windows.iter().filter(|window| self.spent(window).is_none()).copied().collect()
     }
 
     /// Takes what the ledger says of a window. The caller sees to it that no record was being written meanwhile.
     pub fn load(&mut self, window: Span, spent: Spent) {
-        self.spent.insert(window, spent);
+        self.spent.retain(|(known, _)| *known != window);
+        self.spent.push((window, spent));
     }
 
     /// Forgets what was spent: it is loaded again before the next decision.
@@ -89,7 +90,7 @@ impl Counter {
     /// Forgets windows that are over and that no running turn is counted in.
     fn forget_past(&mut self, now: Timestamp) {
         let holds = &self.holds;
-        self.spent.retain(|window, _| window.ends_at > now || holds.values().any(|hold| hold.is_in(window)));
+        self.spent.retain(|(window, _)| window.ends_at > now || holds.values().any(|hold| hold.is_in(window)));
     }
 
     /// Takes the workspace's limits as they are now in a month: its running turns keep to them too when they need more.
@@ -118,7 +119,7 @@ impl Counter {
     /// How each cap stands. None while what was spent in one of their windows is not known.
     pub fn stands(&self, caps: &[Cap]) -> Option<Vec<Stand>> {
         let stand = |cap: &Cap| {
-            let used = self.spent.get(&cap.window)?.of(&cap.scope);
+            let used = self.spent(&cap.window)?.of(&cap.scope);
             let counted = self.holds.values().filter(|hold| hold.is_in(&cap.window) && cap.scope.counts(&hold.agent));
             Some(Stand { used, held: counted.fold(Amount::default(), |sum, hold| sum.and(hold.amount())) })
         };
@@ -135,7 +136,7 @@ impl Counter {
             self.forget_past(request.now);
             self.set_limits(request.spans.month, *request.limits);
             let caps = plan::caps(&request);
-            let stands = self.stands(&caps).filter(|_| self.spent.contains_key(&request.spans.month)).ok_or(AdmitError::NotLoaded)?;
+            let stands = self.stands(&caps).filter(|_| self.spent(&request.spans.month).is_some()).ok_or(AdmitError::NotLoaded)?;
             let recent = self.recent(request.now);
             let waits: Vec<Scope> = self.holds.values().filter_map(|hold| hold.waits.clone()).collect();
             let (now, is_counted) = (request.now, request.limits.max_turns_per_minute.is_some());
@@ -262,9 +263,14 @@ impl Counter {
         self.holds.len()
     }
 
-    /// What the ledger said was spent, window by window, and what was added since.
-    pub fn spent(&self) -> &BTreeMap<Span, Spent> {
-        &self.spent
+    /// The windows of which it is known what was spent.
+    pub fn windows(&self) -> Vec<Span> {
+        self.spent.iter().map(|(window, _)| *window).collect()
+    }
+
+    /// What the ledger said was spent in a window, and what was added since; none when that is not known.
+    pub fn spent(&self, window: &Span) -> Option<&Spent> {
+        self.spent.iter().find(|(known, _)| known == window).map(|(_, spent)| spent)
     }
 
     /// What is used and left of these caps. None while what was spent is not known.

@@ -106,10 +106,6 @@ impl Rush {
                 }
                 continue;
             }
-            if reply.status == 504 {
-                // Its time was over before others gave back what it waited for: what it said is charged.
-                continue;
-            }
             let retry_after: i64 = reply.header("retry-after").parse().unwrap_or_else(|_| panic!("Retry-After: {reply:?}"));
             let problem = reply.problem(429, "quota_exceeded");
             assert_eq!(problem["limit"], LIMIT, "{problem}");
