@@ -76,3 +76,59 @@ impl<H: TurnHost> Drop for TurnHold<H> {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::begin::TurnAsk;
+    use astra_host::testing::{FakeHost, NOW};
+    use astra_quota::QuotaView;
+    use astra_quota::words::{Answer, Finished};
+    use futures_util::FutureExt as _;
+    use serde_json::json;
+
+    fn hold(host: &FakeHost) -> TurnHold<FakeHost> {
+        host.counter(|_| Ok(Answer::Finished(Finished { saved: true, quota: QuotaView::default() })));
+        let id = "00000000-0000-7000-8000-000000000001";
+        let context = serde_json::from_value(json!({
+            "workspace": { "id": "acme", "displayName": "ACME", "plan": "pro", "ownerId": "o" }, "agent": { "id": "a", "definition": {} },
+            "model": { "provider": "local", "modelId": "echo-1" }, "sessionId": id, "newSession": true,
+            "price": { "version": 1, "inputNanoPerMtok": 1_000_000, "cachedInputNanoPerMtok": 1_000_000, "outputNanoPerMtok": 1_000_000 },
+        }));
+        let ask = TurnAsk {
+            agent_id: "a".to_owned().try_into().unwrap(),
+            message: "hello".into(),
+            session_id: None,
+            metadata: None,
+            idempotency_key: None,
+            request_hash: "h".into(),
+            subject: "u".into(),
+        };
+        let opening = Opening::new("acme".to_owned().try_into().unwrap(), id.parse().unwrap(), ask, &context.unwrap(), NOW);
+        let meter = Meter::new(100, 100);
+        meter.asked(7);
+        meter.delivered(3);
+        let mut hold = TurnHold::new(host.clone(), opening, 10, meter);
+        hold.text = "said so far".into();
+        hold
+    }
+
+    #[test]
+    fn a_hold_that_is_dropped_is_settled_with_what_was_counted() {
+        let host = FakeHost::new(&[]);
+        drop(hold(&host));
+        let asked = host.asked();
+        assert!(
+            matches!(&asked[..], [one] if one.contains("Finish") && one.contains("input_tokens: 7") && one.contains("output_tokens: 3")),
+            "{asked:?}"
+        );
+        assert!(asked[0].contains("status: Failed") && asked[0].contains("said so far"), "{asked:?}");
+    }
+
+    #[test]
+    fn a_hold_that_is_settled_is_settled_once() {
+        let host = FakeHost::new(&[]);
+        hold(&host).settle(End::failed(Code::UpstreamError)).now_or_never().unwrap().unwrap();
+        assert_eq!(host.asked().len(), 1, "dropping it adds nothing");
+    }
+}

@@ -22,4 +22,5 @@ mod store;
 mod streams;
 mod templates;
 mod turns;
+mod visible;
 mod workspaces;

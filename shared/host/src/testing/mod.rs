@@ -134,7 +134,10 @@ impl Host for FakeHost {
         self.0.counter.lock().unwrap().map_or(Err(CounterUnreachable), |answer| answer(ask))
     }
 
-    fn background(&self, _: impl Future<Output = ()> + Send + 'static) {}
+    /// Work that waits for nothing is done at once; other work is dropped where it first waits.
+    fn background(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let _ = futures_util::FutureExt::now_or_never(work);
+    }
 
     fn log(&self, line: &str) {
         self.0.logged.lock().unwrap().push(line.to_owned());
