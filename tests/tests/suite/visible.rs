@@ -29,9 +29,11 @@ async fn hours_and_days_are_limits_and_their_marks_are_told_once() {
     let ws = Workspace::with(&json!({ "maxTokensPerHour": 1_000_000, "maxCostUsdPerDay": 1 }), &[template::local("assistant")]).await;
     let used = ws.turn("hello").await.ok(200)["usage"].clone();
     let used = used["inputTokens"].as_i64().unwrap() + used["outputTokens"].as_i64().unwrap();
-    // The next turn passes the marks that are this side of what it uses: 50 and 80, for it uses as much again.
-    ws.patch_limits(&json!({ "maxTokensPerHour": used * 5 / 2 })).await;
-    ws.turn("hello").await.ok(200);
+    // Each turn uses as much; the limit is twenty of them.
+    ws.patch_limits(&json!({ "maxTokensPerHour": 20 * used })).await;
+    for _ in 1..16 {
+        ws.turn("hello").await.ok(200);
+    }
     let marks = async || {
         let page = ws.owner.get(&ws.path("/quota/events")).await.ok(200);
         let events = page["data"].as_array().unwrap().clone();
@@ -40,7 +42,7 @@ async fn hours_and_days_are_limits_and_their_marks_are_told_once() {
             .map(|e| (e["limit"].as_str().unwrap().to_owned(), e["mark"].as_i64().unwrap(), e["used"].as_i64().unwrap()))
             .collect::<Vec<_>>()
     };
-    assert_eq!(marks().await, [("maxTokensPerHour".to_owned(), 80, 2 * used), ("maxTokensPerHour".to_owned(), 50, 2 * used)]);
+    assert_eq!(marks().await, [("maxTokensPerHour".to_owned(), 80, 16 * used), ("maxTokensPerHour".to_owned(), 50, 10 * used)]);
     let problem = ws.turn(&"too much ".repeat(200)).await.problem(429, "quota_exceeded");
     assert_eq!(problem["limit"], "maxTokensPerHour", "{problem}");
     assert_eq!(marks().await.len(), 2, "each once");
