@@ -180,3 +180,31 @@ async fn live(pool: &Pool, workspace: astra_kernel::WorkspaceId, n: u128) -> i64
     }
     most
 }
+
+/// Thirty turns need more output at the same moment, and there is some for a few: what all of them decided from what they read is compared once more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a database"]
+async fn kf01_turns_that_grow_at_once_never_pass_the_limit_together() {
+    let limit = 10_000_000;
+    let world = World::new(12, json!({ "maxCostNanoUsdPerMonth": limit })).await;
+    world.set_agent("a", 30_000, json!({})).await;
+    let begun = passed(&crowd(&world, (1..=30).map(begin)).await);
+    assert_eq!(begun, 30);
+    for round in 1..=5 {
+        let grow = |n: u128| {
+            let (pool, workspace) = (world.pool.clone(), world.workspace.clone());
+            let turn_id = begin(n).turn_id;
+            let (progress, output, is_urgent) = (usage(5, 5), 256 + u64::from(round) * 100, n.is_multiple_of(2));
+            let extend = astra_quota::words::Extend { turn_id, sequence: round, progress, input_bound: 0, output, is_urgent };
+            tokio::spawn(async move { RowsCounter::open(&pool, workspace).ask(&Ask::Extend(extend), START).await })
+        };
+        for answer in join_all((1..=30).map(grow)).await {
+            assert!(matches!(answer.unwrap(), Answer::Extended(_)));
+        }
+        let (used, held) = world.used(START).await;
+        assert!(used == 0 && held <= limit, "{held} of {limit} after round {round}");
+        world.check().await;
+    }
+    let (_, held) = world.used(START).await;
+    assert!(held > limit - 100_000, "and all of it is given: {held}");
+}
