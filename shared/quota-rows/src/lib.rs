@@ -11,7 +11,10 @@
 //! When the database is away: no turn begins, and a turn that ends is not acknowledged ([`Answer::Unavailable`]). Its hold stays until it expires, and is
 //! then charged what was last reported; if its record comes later after all, that corrects it, once.
 
+mod grouped;
 mod rows;
+
+pub use grouped::Grouped;
 
 use astra_kernel::{AgentId, Timestamp, WorkspaceId};
 use astra_quota::context::{Context, Outcome};

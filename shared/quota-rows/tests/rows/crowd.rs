@@ -1,6 +1,6 @@
-//! Many processes at once.
+//! Many at once: from many processes, and from a few that send together what comes together.
 
-use crate::world::{Pool, START, World, begin, record, usage};
+use crate::world::{Pool, START, Way, World, begin, record, usage};
 use astra_quota::words::Begin;
 use astra_quota::{Answer, Ask};
 use astra_quota_rows::RowsCounter;
@@ -8,6 +8,39 @@ use futures_util::future::join_all;
 use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Each of these tests, both ways.
+macro_rules! both_ways {
+    ($($name:ident),* $(,)?) => {
+        $(mod $name {
+            use crate::world::Way;
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            #[ignore = "needs a database"]
+            async fn apart() {
+                super::$name(Way::Apart).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            #[ignore = "needs a database"]
+            async fn together() {
+                super::$name(Way::Together).await;
+            }
+        })*
+    };
+}
+
+both_ways!(
+    kf01_kf02_as_many_pass_as_fit_and_the_limit_is_never_exceeded,
+    the_last_of_a_budget_goes_to_one,
+    an_agents_budget_holds_beside_its_workspaces,
+    a_key_that_many_send_at_once_runs_once,
+    a_turn_that_is_sent_many_times_at_once_holds_once,
+    kf12_turns_per_minute_are_counted_over_all_processes,
+    kf03_what_each_process_adds_all_others_have_counted_once,
+    whatever_happens_at_once_the_sums_are_the_ledgers,
+    kf01_turns_that_grow_at_once_never_pass_the_limit_together
+);
 
 /// What a turn of `begin` holds: its input bound and 64 tokens of output, at the local model's price.
 async fn one(limit: i64) -> i64 {
@@ -31,13 +64,11 @@ fn passed(answers: &[Answer]) -> usize {
     answers.iter().filter(|answer| matches!(answer, Answer::Begun(_))).count()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs a database"]
-async fn kf01_kf02_as_many_pass_as_fit_and_the_limit_is_never_exceeded() {
+async fn kf01_kf02_as_many_pass_as_fit_and_the_limit_is_never_exceeded(way: Way) {
     let one = one(1_000_000_000).await;
     let limit = 37 * one;
     // Nobody has seen this workspace before: the first requests of all connections race each other.
-    let world = World::new(12, json!({ "maxCostNanoUsdPerMonth": limit })).await;
+    let world = World::new_as(way, 12, json!({ "maxCostNanoUsdPerMonth": limit })).await;
     let going_on = Arc::new(AtomicBool::new(true));
     let watcher = {
         let (going_on, looker, workspace) = (Arc::clone(&going_on), World::new(1, json!({})).await, world.workspace.clone());
@@ -60,12 +91,10 @@ async fn kf01_kf02_as_many_pass_as_fit_and_the_limit_is_never_exceeded() {
     world.check().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs a database"]
-async fn the_last_of_a_budget_goes_to_one() {
+async fn the_last_of_a_budget_goes_to_one(way: Way) {
     // Room for one turn and a half: the first gets all it wants, or both get less, but never more than there is.
     let one = one(1_000_000_000).await;
-    let world = World::new(8, json!({ "maxCostNanoUsdPerMonth": one * 3 / 2 })).await;
+    let world = World::new_as(way, 8, json!({ "maxCostNanoUsdPerMonth": one * 3 / 2 })).await;
     let answers = crowd(&world, (1..=40).map(begin)).await;
     assert_eq!(passed(&answers), 2);
     let (used, held) = world.used(START).await;
@@ -73,10 +102,8 @@ async fn the_last_of_a_budget_goes_to_one() {
     world.check().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs a database"]
-async fn an_agents_budget_holds_beside_its_workspaces() {
-    let world = World::new(8, json!({ "maxCostNanoUsdPerMonth": 1_000_000_000_i64 })).await;
+async fn an_agents_budget_holds_beside_its_workspaces(way: Way) {
+    let world = World::new_as(way, 8, json!({ "maxCostNanoUsdPerMonth": 1_000_000_000_i64 })).await;
     world.set_agent("b", 64, json!({ "maxCostUsdPerMonth": { "nano": 5 * one(1_000_000_000).await } })).await;
     let agent = |n: u128| if n.is_multiple_of(2) { "a" } else { "b" };
     let answers = crowd(&world, (1..=80).map(|n| Begin { agent_id: agent(n).to_owned().try_into().unwrap(), ..begin(n) })).await;
@@ -84,10 +111,8 @@ async fn an_agents_budget_holds_beside_its_workspaces() {
     world.check().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs a database"]
-async fn a_key_that_many_send_at_once_runs_once() {
-    let world = World::new(8, json!({ "maxCostNanoUsdPerMonth": 1_000_000_000_i64 })).await;
+async fn a_key_that_many_send_at_once_runs_once(way: Way) {
+    let world = World::new_as(way, 8, json!({ "maxCostNanoUsdPerMonth": 1_000_000_000_i64 })).await;
     let answers = crowd(&world, (1..=50).map(|n| Begin { idempotency_key: Some("k".into()), ..begin(n) })).await;
     let begun = answers.iter().filter(|a| matches!(a, Answer::Begun(_))).count();
     let running = answers.iter().filter(|a| matches!(a, Answer::Running(_))).count();
@@ -95,28 +120,22 @@ async fn a_key_that_many_send_at_once_runs_once() {
     world.check().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs a database"]
-async fn a_turn_that_is_sent_many_times_at_once_holds_once() {
-    let world = World::new(8, json!({ "maxCostNanoUsdPerMonth": 1_000_000_000_i64 })).await;
+async fn a_turn_that_is_sent_many_times_at_once_holds_once(way: Way) {
+    let world = World::new_as(way, 8, json!({ "maxCostNanoUsdPerMonth": 1_000_000_000_i64 })).await;
     let answers = crowd(&world, (1..=50).map(|_| begin(1))).await;
     assert_eq!(passed(&answers), 50);
     assert_eq!(world.number("SELECT count(*) FROM holds WHERE workspace_id = $1").await, 1);
     world.check().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs a database"]
-async fn kf12_turns_per_minute_are_counted_over_all_processes() {
-    let world = World::new(8, json!({ "maxTurnsPerMinute": 13 })).await;
+async fn kf12_turns_per_minute_are_counted_over_all_processes(way: Way) {
+    let world = World::new_as(way, 8, json!({ "maxTurnsPerMinute": 13 })).await;
     assert_eq!(passed(&crowd(&world, (1..=60).map(begin)).await), 13);
 }
 
 /// Twelve processes that each know what was spent, and each add to it: what one adds, all others have counted, once.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs a database"]
-async fn kf03_what_each_process_adds_all_others_have_counted_once() {
-    let world = World::new(12, json!({ "maxCostNanoUsdPerMonth": 1_000_000_000_i64 })).await;
+async fn kf03_what_each_process_adds_all_others_have_counted_once(way: Way) {
+    let world = World::new_as(way, 12, json!({ "maxCostNanoUsdPerMonth": 1_000_000_000_i64 })).await;
     world.begun(&begin(1), START).await;
     world.finish(record(&begin(1), START, usage(10, 20), 13_500, START), START).await;
     let look = async || join_all((0..12).map(|_| world.used(START))).await;
@@ -131,11 +150,9 @@ async fn kf03_what_each_process_adds_all_others_have_counted_once() {
 }
 
 /// Begins, signs of life that grow holds, ends, double ends and expiries of 300 turns, all at once on a budget for a few.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs a database"]
-async fn whatever_happens_at_once_the_sums_are_the_ledgers() {
+async fn whatever_happens_at_once_the_sums_are_the_ledgers(way: Way) {
     let limit = 12 * one(1_000_000_000).await;
-    let world = World::new(12, json!({ "maxCostNanoUsdPerMonth": limit })).await;
+    let world = World::new_as(way, 12, json!({ "maxCostNanoUsdPerMonth": limit })).await;
     let life = |n: u128| {
         let (pool, workspace) = (world.pool.clone(), world.workspace.clone());
         tokio::spawn(async move { live(&pool, workspace, n).await })
@@ -182,11 +199,9 @@ async fn live(pool: &Pool, workspace: astra_kernel::WorkspaceId, n: u128) -> i64
 }
 
 /// Thirty turns need more output at the same moment, and there is some for a few: what all of them decided from what they read is compared once more.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs a database"]
-async fn kf01_turns_that_grow_at_once_never_pass_the_limit_together() {
+async fn kf01_turns_that_grow_at_once_never_pass_the_limit_together(way: Way) {
     let limit = 10_000_000;
-    let world = World::new(12, json!({ "maxCostNanoUsdPerMonth": limit })).await;
+    let world = World::new_as(way, 12, json!({ "maxCostNanoUsdPerMonth": limit })).await;
     world.set_agent("a", 30_000, json!({})).await;
     let begun = passed(&crowd(&world, (1..=30).map(begin)).await);
     assert_eq!(begun, 30);

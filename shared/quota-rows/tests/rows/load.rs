@@ -1,7 +1,7 @@
 //! How many decisions the rows take in a second. `ROWS_LOAD=seconds,workspaces` says how long and how wide; it is short unless told
 //! (`scripts/prove rows`). What is asserted is that the sums are right afterwards, not how many there were.
 
-use crate::world::{START, World, begin, record, usage};
+use crate::world::{START, Way, World, begin, record, usage};
 use astra_quota::{Answer, Ask};
 use astra_quota_rows::RowsCounter;
 use futures_util::future::join_all;
@@ -55,15 +55,16 @@ async fn decisions_under_load_leave_the_sums_right() {
     for _ in 0..wide {
         many.push(first.beside(limits.clone()).await);
     }
+    let together = World::new_as(Way::Together, CONNECTIONS, limits).await;
     let numbers = Arc::new(AtomicU64::new(1));
-    let (one, many) = (Arc::new(vec![first]), Arc::new(many));
-    for (what, worlds) in [("one workspace", &one), ("many workspaces", &many)] {
+    let (one, together, many) = (Arc::new(vec![first]), Arc::new(vec![together]), Arc::new(many));
+    for (what, worlds) in [("one workspace", &one), ("one workspace, sent together", &together), ("many workspaces", &many)] {
         for (asks, ends) in [("holds", false), ("turns (hold, settle, record)", true)] {
             let rate = run(worlds, ends, lasts, &numbers).await;
             println!("{what} ({}), {CONNECTIONS} connections: {rate:.0} {asks} a second", worlds.len());
         }
     }
-    for world in one.iter().chain(many.iter()) {
+    for world in one.iter().chain(together.iter()).chain(many.iter()) {
         world.check().await;
     }
 }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod crowd;
+mod grouped;
 mod load;
 mod rules;
 mod same;

@@ -3,7 +3,7 @@
 use astra_kernel::{NanoUsd, SessionId, Timestamp, TurnId, Usage, UsageSource, WorkspaceId};
 use astra_quota::words::{Begin, Begun, Extend, Extended, Finished, Record, Stop, TurnStatus};
 use astra_quota::{Answer, Ask, QuotaView, Refusal};
-use astra_quota_rows::RowsCounter;
+use astra_quota_rows::{Grouped, RowsCounter};
 use astra_store::{Database, StoreError};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -19,11 +19,30 @@ pub(crate) const LEASE: i64 = 30_000;
 /// The longest answer of the agents: as much as the least slice, so that it is held whole also near a limit.
 pub(crate) const OUTPUT: u64 = 64;
 
-/// Some connections, used in turn: each stands for a process.
+/// Some connections, used in turn.
 #[derive(Clone)]
-pub(crate) struct Pool {
+struct Connections {
     clients: Arc<Vec<Client>>,
     next: Arc<AtomicUsize>,
+    sent: Arc<AtomicUsize>,
+}
+
+/// What the counters of a test run on: processes that share the database and nothing else. Asks go to each of them in turn.
+#[derive(Clone)]
+pub(crate) struct Pool {
+    connections: Connections,
+    /// None: a process for each connection, which has one ask at a time.
+    processes: Arc<Vec<Grouped<Connections>>>,
+    next: Arc<AtomicUsize>,
+}
+
+/// How a test's asks come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Each by itself, from as many processes as there are connections.
+    Apart,
+    /// Through three processes, which send together what comes together.
+    Together,
 }
 
 async fn connect(role: Option<&str>) -> Client {
@@ -39,15 +58,26 @@ async fn connect(role: Option<&str>) -> Client {
 }
 
 impl Pool {
-    pub(crate) async fn open(connections: usize) -> Self {
+    pub(crate) async fn open(connections: usize, way: Way) -> Self {
         let mut clients = Vec::new();
         for _ in 0..connections {
             clients.push(connect(Some("astra_quota")).await);
         }
-        Self { clients: Arc::new(clients), next: Arc::default() }
+        let connections = Connections { clients: Arc::new(clients), next: Arc::default(), sent: Arc::default() };
+        let processes = if way == Way::Together { 3 } else { 0 };
+        let processes = (0..processes).map(|_| Grouped::new(connections.clone())).collect();
+        Self { connections, processes: Arc::new(processes), next: Arc::default() }
     }
 
+    /// How many statements went to the database.
+    pub(crate) fn sent(&self) -> usize {
+        self.connections.sent.load(Ordering::Relaxed)
+    }
+}
+
+impl Connections {
     async fn run(&self, statement: &'static str, params: &[&str]) -> Result<String, StoreError> {
+        self.sent.fetch_add(1, Ordering::Relaxed);
         let client = &self.clients[self.next.fetch_add(1, Ordering::Relaxed) % self.clients.len()];
         let typed: Vec<(&(dyn ToSql + Sync), Type)> = params.iter().map(|p| (p as &(dyn ToSql + Sync), Type::TEXT)).collect();
         match client.query_typed(statement, &typed).await {
@@ -60,9 +90,18 @@ impl Pool {
     }
 }
 
-impl Database for Pool {
+impl Database for Connections {
     fn query(&self, statement: &'static str, params: &[&str]) -> impl Future<Output = Result<String, StoreError>> + Send {
         self.run(statement, params)
+    }
+}
+
+impl Database for Pool {
+    async fn query(&self, statement: &'static str, params: &[&str]) -> Result<String, StoreError> {
+        if self.processes.is_empty() {
+            return self.connections.run(statement, params).await;
+        }
+        self.processes[self.next.fetch_add(1, Ordering::Relaxed) % self.processes.len()].query(statement, params).await
     }
 }
 
@@ -131,7 +170,11 @@ pub(crate) fn record(of: &Begin, started_at: Timestamp, usage: Usage, cost: i64,
 
 impl World {
     pub(crate) async fn new(connections: usize, limits: Value) -> Self {
-        Self::with(Pool::open(connections).await, Arc::new(connect(None).await), limits).await
+        Self::new_as(Way::Apart, connections, limits).await
+    }
+
+    pub(crate) async fn new_as(way: Way, connections: usize, limits: Value) -> Self {
+        Self::with(Pool::open(connections, way).await, Arc::new(connect(None).await), limits).await
     }
 
     /// Another workspace on the same connections.
@@ -268,6 +311,6 @@ impl World {
 impl World {
     /// Runs a statement as the counter's role.
     pub(crate) async fn pool_text(&self, statement: &'static str, arg: &str) -> String {
-        self.pool.run(statement, &[self.workspace.as_str(), arg]).await.unwrap()
+        self.pool.query(statement, &[self.workspace.as_str(), arg]).await.unwrap()
     }
 }
