@@ -10,7 +10,7 @@ use astra_kernel::{AgentId, Timestamp, TurnId, WorkspaceId};
 use astra_quota::context::{Context, Outcome};
 use astra_quota::words::{Begin, Begun, Compared, Draft, Extend, Finished, Record};
 use astra_quota::{AdmitError, Amount, Answer, Ask, Counter, Heard, Hold, Known, QuotaView, SaveOutcome, Span, Spent, Status, alert, plan};
-use astra_store::{Database, StoreError, Tenant};
+use astra_store::{Database, Kind, StoreError, Tenant, tenant_statement};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::cell::{Cell, RefCell};
@@ -24,6 +24,13 @@ const RETRY_MILLIS: i64 = 1_000;
 
 /// The longest such wait, in milliseconds: it doubles from failure to failure.
 const RETRY_MOST_MILLIS: i64 = 10_000;
+
+/// The object's calls that go together when they come together. Their answers come together too, so what is written down after them is one transaction of its rows.
+pub const KINDS: &[Kind] = &[
+    Kind { many: tenant_statement!("turns_many"), calls: &[(tenant_statement!("turn_begin"), "turn_begin")], under_way: 2 },
+    // They wait for the ledger's place.
+    Kind { many: tenant_statement!("turns_many"), calls: &[(tenant_statement!("turn_finish"), "turn_finish")], under_way: 1 },
+];
 
 /// What must outlive the object's memory.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -1,12 +1,12 @@
 //! The Durable Object: its `SQLite` rows, its kept connections to Postgres, its alarm. What it says is [`Desk`]'s.
 
-use crate::desk::{Desk, Row, Rows};
+use crate::desk::{Desk, KINDS, Row, Rows};
 use astra_host::Shared;
 use astra_host::workers::{self, database};
 use astra_kernel::{Timestamp, TurnId, WorkspaceId};
 use astra_quota::words::Envelope;
 use astra_quota::{Answer, Ask};
-use astra_store::{Database, StoreError};
+use astra_store::{Database, Grouped, StoreError};
 use futures_util::future::{Either, select};
 use send_wrapper::SendWrapper;
 use std::cell::{Cell, RefCell};
@@ -27,12 +27,15 @@ const STATEMENT_SECONDS: u64 = 15;
 /// holds what the turn held until its lease is over.
 const SWEEP_MILLIS: u64 = 20;
 
+/// What answers here.
+type Its = Desk<Grouped<Kept>, Sqlite>;
+
 /// One workspace's object.
 #[durable_object(alarm)]
 pub struct Quota {
     state: State,
     env: Env,
-    desk: RefCell<Option<Rc<Desk<Kept, Sqlite>>>>,
+    desk: RefCell<Option<Rc<Its>>>,
     alarm_at: Cell<Option<Timestamp>>,
     sweeping: Rc<Cell<bool>>,
 }
@@ -70,20 +73,21 @@ impl DurableObject for Quota {
 
 impl Quota {
     /// The desk, opened when it is first needed. An alarm does not know whose object it is: the rows do.
-    fn desk(&self, workspace: Option<WorkspaceId>) -> worker::Result<Option<Rc<Desk<Kept, Sqlite>>>> {
+    fn desk(&self, workspace: Option<WorkspaceId>) -> worker::Result<Option<Rc<Its>>> {
         if let Some(desk) = &*self.desk.borrow() {
             return Ok(Some(Rc::clone(desk)));
         }
         let rows = Sqlite(self.state.storage().sql());
         let Some(workspace) = rows.open(workspace)? else { return Ok(None) };
         let database = Kept { shared: workers::shared(&self.env), clients: SendWrapper::new(RefCell::default()) };
+        let database = Grouped::new(database, KINDS, wasm_bindgen_futures::spawn_local);
         let desk = Rc::new(Desk::open(workspace, database, rows));
         *self.desk.borrow_mut() = Some(Rc::clone(&desk));
         Ok(Some(desk))
     }
 
     /// Sees to it that the object wakes when a hold expires or a record is to be delivered. An alarm that comes too early only sets the next.
-    async fn set_alarm(&self, desk: &Desk<Kept, Sqlite>) -> worker::Result<()> {
+    async fn set_alarm(&self, desk: &Its) -> worker::Result<()> {
         let now = workers::now();
         let Some(at) = desk.wake_at(now) else { return Ok(()) };
         if self.alarm_at.get().is_some_and(|set| set <= at && set > now) {
@@ -93,7 +97,7 @@ impl Quota {
         self.state.storage().set_alarm((at.0 - now.0).max(1)).await
     }
 
-    fn sweep_soon(&self, desk: &Rc<Desk<Kept, Sqlite>>) {
+    fn sweep_soon(&self, desk: &Rc<Its>) {
         if !desk.wants_sweep() || self.sweeping.replace(true) {
             return;
         }

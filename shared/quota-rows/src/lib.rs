@@ -11,10 +11,7 @@
 //! When the database is away: no turn begins, and a turn that ends is not acknowledged ([`Answer::Unavailable`]). Its hold stays until it expires, and is
 //! then charged what was last reported; if its record comes later after all, that corrects it, once.
 
-mod grouped;
 mod rows;
-
-pub use grouped::Grouped;
 
 use astra_kernel::{AgentId, Timestamp, WorkspaceId};
 use astra_quota::context::{Context, Outcome};
@@ -22,7 +19,7 @@ use astra_quota::plan::Short;
 use astra_quota::view::{self, Counts};
 use astra_quota::words::{Begin, Begun, Extend, Finished, Record, Stop};
 use astra_quota::{AdmitError, Answer, Ask, Hold, QuotaView, Recent, Span, Stand, plan};
-use astra_store::{Database, Operator, StoreError, Tenant};
+use astra_store::{Database, Kind, Operator, StoreError, Tenant, tenant_statement};
 use rows::{
     Alive, At, Dead, Expired, Finish, Grow, Growing, Of, Read, Reconciled, Saved, Standings, Status, StatusNow, Take, TakeOutcome, Waiting,
 };
@@ -38,6 +35,24 @@ const DECISIONS: usize = 16;
 
 /// How often a turn that begins reads its context anew.
 const READS: usize = 5;
+
+/// Calls that one process sends together when they come together ([`astra_store::Grouped`]).
+pub const KINDS: &[Kind] = &[
+    // They read, and wait for nobody.
+    Kind { many: tenant_statement!("turns_many"), calls: &[(tenant_statement!("hold_begin"), "hold_begin")], under_way: 4 },
+    // They wait for the workspace's lock.
+    Kind {
+        many: tenant_statement!("counter_many"),
+        calls: &[
+            (tenant_statement!("hold_take"), "hold_take"),
+            (tenant_statement!("hold_extend"), "hold_extend"),
+            (tenant_statement!("hold_grow"), "hold_grow"),
+            (tenant_statement!("hold_wait"), "hold_wait"),
+            (tenant_statement!("hold_finish"), "hold_finish"),
+        ],
+        under_way: 1,
+    },
+];
 
 /// One workspace's counter.
 #[derive(Debug)]

@@ -15,6 +15,7 @@ use std::future::Future;
 
 pub mod agents;
 pub mod billing;
+mod grouped;
 pub mod holds;
 pub mod members;
 pub mod memory;
@@ -23,6 +24,8 @@ pub mod secrets;
 pub mod sessions;
 pub mod turns;
 pub mod workspaces;
+
+pub use grouped::{Grouped, Kind, Task};
 
 /// Why a call gave no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -4,9 +4,9 @@ use super::{Counter, Pool, metrics, now};
 use crate::CounterUnreachable;
 use astra_kernel::WorkspaceId;
 use astra_quota::words::{Answer, Ask};
-use astra_quota_rows::{Grouped, RowsCounter, sweep};
+use astra_quota_rows::{KINDS, RowsCounter, sweep};
 use astra_store::holds::Expired;
-use astra_store::{Operator, StoreError};
+use astra_store::{Grouped, Operator, StoreError};
 use tokio::time::Instant;
 
 /// Counters as rows.
@@ -16,7 +16,7 @@ pub struct Rows(Grouped<Pool>);
 impl Rows {
     /// Counters behind a pool that logs in as `astra_quota`, or as a role with its rights.
     pub fn new(pool: Pool) -> Self {
-        Self(Grouped::new(pool))
+        Self(Grouped::new(pool, KINDS, |task| drop(tokio::spawn(task))))
     }
 
     /// Ends the turns of all workspaces of which nothing was heard in time; how many. Any number of processes may do it at once.

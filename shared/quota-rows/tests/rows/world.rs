@@ -3,8 +3,8 @@
 use astra_kernel::{NanoUsd, SessionId, Timestamp, TurnId, Usage, UsageSource, WorkspaceId};
 use astra_quota::words::{Begin, Begun, Extend, Extended, Finished, Record, Stop, TurnStatus};
 use astra_quota::{Answer, Ask, QuotaView, Refusal};
-use astra_quota_rows::{Grouped, RowsCounter};
-use astra_store::{Database, StoreError};
+use astra_quota_rows::{KINDS, RowsCounter};
+use astra_store::{Database, Grouped, StoreError};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -65,7 +65,7 @@ impl Pool {
         }
         let connections = Connections { clients: Arc::new(clients), next: Arc::default(), sent: Arc::default() };
         let processes = if way == Way::Together { 3 } else { 0 };
-        let processes = (0..processes).map(|_| Grouped::new(connections.clone())).collect();
+        let processes = (0..processes).map(|_| Grouped::new(connections.clone(), KINDS, |task| drop(tokio::spawn(task)))).collect();
         Self { connections, processes: Arc::new(processes), next: Arc::default() }
     }
 
