@@ -1,7 +1,7 @@
 //! How much of an answer was delivered, how much of it the turn's hold covers, and when more has to be asked for.
 //!
 //! Two sides of one task share it: the stream, which delivers nothing that is not covered ([`Meter::cover`]), and the pulse, which speaks with the counter
-//! ([`Meter::wants`], [`Meter::granted`]). More is asked for while half of the last slice is still unused, so the stream seldom waits.
+//! ([`Meter::wants`], [`Meter::granted`]) and tells it what was delivered. More is asked for while half of the last slice is still unused, so the stream seldom waits.
 //!
 //! The trap: what a provider will count of a text is not known while it comes, so the text is bounded by its bytes (a token is at least one), and
 //! the bound is what has to be covered. What is charged in the end is what the provider counted.
@@ -117,11 +117,17 @@ impl Meter {
         is_near.then(|| Want { output: held + 1, is_urgent: false })
     }
 
-    /// Waits until there is something to ask for.
-    pub async fn wanted(&self) {
+    /// Whether more was delivered than was told.
+    pub fn has_news(&self, told: Tokens) -> bool {
+        self.delivered.load(Relaxed) > told
+    }
+
+    /// Waits until there is something to ask for, or more was delivered than `told`. For the latter the pulse is not woken: it is looked at whenever the stream has
+    /// nothing to do, because both are one task.
+    pub async fn wanted(&self, told: Tokens) {
         poll_fn(|context| {
             self.pulse.register(context.waker());
-            if self.wants().is_some() { Poll::Ready(()) } else { Poll::Pending }
+            if self.wants().is_some() || self.has_news(told) { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
     }

@@ -1,8 +1,8 @@
-//! A running turn's talk with its counter: signs of life, and more to hold when it is needed; and the reasons to cut it.
+//! A running turn's talk with its counter: signs of life, what was delivered, and more to hold when it is needed; and the reasons to cut it.
 
 use crate::meter::Meter;
 use astra_host::stream::TurnHost;
-use astra_kernel::{Timestamp, TurnId, WorkspaceId};
+use astra_kernel::{Timestamp, Tokens, TurnId, WorkspaceId};
 use astra_quota::words::{Answer, Ask, Extend};
 use futures_util::future::select;
 use std::pin::pin;
@@ -12,6 +12,10 @@ const FIRST: i64 = 1_000;
 
 /// The next ones follow after so many.
 const NEXT: i64 = 2_000;
+
+/// What was delivered is told at most so many milliseconds after the first of it: a process that dies loses no more. Each call tells all, whatever it is for, so
+/// an answer that streams costs two calls a second at most, and one that is over sooner none.
+const TELL: i64 = 500;
 
 /// How long to wait, in milliseconds, before the same is asked again (others are to give something back, or the counter is to be there again); twice as long
 /// each time, up to the second: many that ask often would only keep the counter from those who have something to give.
@@ -38,19 +42,18 @@ pub enum Cut {
 /// stream stands still for is asked again until there is an answer.
 pub async fn pulse<H: TurnHost>(host: &H, workspace: &WorkspaceId, turn_id: TurnId, meter: &Meter, deadline: Timestamp) -> Cut {
     let mut next = host.now().plus_millis(FIRST);
-    let (mut stood_still, mut again) = (0, AGAIN.0);
+    let (mut stood_still, mut again, mut told) = (0, AGAIN.0, 0);
     for sequence in 1.. {
-        let left = next.min(deadline).0 - host.now().0;
-        if meter.wants().is_none() && left > 0 {
-            select(pin!(host.sleep(u32::try_from(left).unwrap_or(0))), pin!(meter.wanted())).await;
-        }
+        quiet(host, meter, told, next.min(deadline)).await;
         if host.now() >= deadline {
             return Cut::Deadline;
         }
         let want = meter.wants();
         let asked_at = host.now();
         let (output, is_urgent) = want.map_or((0, false), |want| (want.output, want.is_urgent && stood_still < STANDS_STILL));
-        let extend = Extend { turn_id, sequence, progress: meter.usage(), input_bound: 0, output, is_urgent };
+        let progress = meter.usage();
+        told = progress.output_tokens;
+        let extend = Extend { turn_id, sequence, progress, input_bound: 0, output, is_urgent };
         let is_settled = match (host.ask(workspace, &Ask::Extend(extend)).await, want) {
             (Ok(Answer::Extended(extended)), _) if extended.stop => return Cut::Stopped,
             (Ok(Answer::NotRunning), _) => return Cut::Lost,
@@ -71,3 +74,19 @@ pub async fn pulse<H: TurnHost>(host: &H, workspace: &WorkspaceId, turn_id: Turn
     }
     Cut::Deadline
 }
+
+/// Waits until there is something to ask the counter for, or to tell it, until a moment at most.
+async fn quiet<H: TurnHost>(host: &H, meter: &Meter, told: Tokens, mut until: Timestamp) {
+    // Once there is news, more of it changes nothing.
+    let mut told = Some(told);
+    while meter.wants().is_none() && host.now() < until {
+        if told.take_if(|told| meter.has_news(*told)).is_some() {
+            until = until.min(host.now().plus_millis(TELL));
+        }
+        let left = u32::try_from(until.0 - host.now().0).unwrap_or(0);
+        select(pin!(host.sleep(left)), pin!(meter.wanted(told.unwrap_or(Tokens::MAX)))).await;
+    }
+}
+
+#[cfg(test)]
+mod tests;

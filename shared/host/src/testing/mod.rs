@@ -1,4 +1,4 @@
-//! A host for the functions' tests: a database that answers what it was told to and remembers what it was asked, a clock that stands still.
+//! A host for the functions' tests: a database that answers what it was told to and remembers what it was asked, a clock that goes on when it is told to.
 //!
 //! Behind the feature `testing`, which only dev-dependencies ask for; not in wasm, so that no function can ship it.
 #![expect(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a test that cannot go on panics")]
@@ -17,6 +17,7 @@ use http::{HeaderMap, Request};
 use http_body_util::BodyExt as _;
 use serde_json::Value;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// 2026-11-24T12:00:00Z.
@@ -46,6 +47,7 @@ struct Inner {
     counter: Mutex<Option<Counter>>,
     asked: Mutex<Vec<String>>,
     logged: Mutex<Vec<String>>,
+    passed: AtomicI64,
     #[cfg(feature = "http-client")]
     model: Mutex<turn::Model>,
 }
@@ -84,6 +86,11 @@ impl FakeHost {
         self
     }
 
+    /// So many milliseconds pass. Waits that are over then end when they are looked at.
+    pub fn pass(&self, millis: i64) {
+        self.0.passed.fetch_add(millis, Ordering::Relaxed);
+    }
+
     /// Every SQL function that was called, with its parameters.
     pub fn calls(&self) -> Vec<(String, Vec<String>)> {
         self.0.calls.lock().unwrap().clone()
@@ -118,7 +125,7 @@ impl Database for FakeHost {
 
 impl Host for FakeHost {
     fn now(&self) -> Timestamp {
-        NOW
+        NOW.plus_millis(self.0.passed.load(Ordering::Relaxed))
     }
 
     fn fill_random(&self, buffer: &mut [u8]) {

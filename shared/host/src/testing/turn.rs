@@ -1,11 +1,14 @@
 //! What turns need besides: a provider that answers with statuses only, and waits that end when they are told to.
 
 use super::FakeHost;
+use crate::Host as _;
 use crate::stream::{EventSink, TurnHost};
 use astra_models::{ByteStream, Http, HttpError};
 use axum::response::Response;
 use bytes::Bytes;
 use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::task::Poll;
 
 /// The provider and the clock's waits.
 #[derive(Default)]
@@ -15,7 +18,8 @@ pub(super) struct Model {
 }
 
 impl FakeHost {
-    /// The provider answers with these statuses from now on, each once, and then not at all; so many waits are over at once, and the next never is.
+    /// The provider answers with these statuses from now on, each once, and then not at all; so many waits are over at once, and the next when the
+    /// clock says so.
     pub fn model(&self, statuses: &[u16], waits: usize) -> &Self {
         *self.0.model.lock().unwrap() = Model { statuses: statuses.iter().copied().collect(), waits };
         self
@@ -33,7 +37,7 @@ impl Http for FakeHost {
         }
     }
 
-    async fn sleep(&self, _: u32) {
+    async fn sleep(&self, millis: u32) {
         let over = {
             let mut model = self.0.model.lock().unwrap();
             let over = model.waits > 0;
@@ -41,7 +45,8 @@ impl Http for FakeHost {
             over
         };
         if !over {
-            std::future::pending::<()>().await;
+            let until = self.now().plus_millis(millis.into());
+            poll_fn(|_| if self.now() >= until { Poll::Ready(()) } else { Poll::Pending }).await;
         }
     }
 }
