@@ -226,8 +226,10 @@ impl<'a, D: Database> RowsCounter<'a, D> {
             let stands = standings.stands(&caps);
             let growth =
                 plan::grow(&hold, caps, &stands, extend.input_bound, extend.output).map_err(|_| StoreError::Shape("hold_extend: price"))?;
-            if let (true, Some(Short { scope, window: Some(window) })) = (may_wait, &growth.short) {
-                let argument = json(&Waiting { turn_id: extend.turn_id, scope, window })?;
+            if let Some((Short { scope, window: Some(window), .. }, waits)) =
+                growth.short.as_ref().filter(|_| may_wait).and_then(|s| Some((s, s.waits()?)))
+            {
+                let argument = json(&Waiting { turn_id: extend.turn_id, scope, window, waits })?;
                 match parse("hold_wait", &self.tenant().hold_wait(&argument).await?)? {
                     Growing::Wait { wait: true } => return Ok(Answer::Extended(hold.extended(extend, true))),
                     // What is true now: somebody may have given something back meanwhile.

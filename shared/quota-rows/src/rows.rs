@@ -1,8 +1,8 @@
-//! What the SQL functions of `migrations/0011` and `0012` take and answer.
+//! What the SQL functions of `migrations/0011`, `0012` and `0017` take and answer.
 
 use astra_kernel::{AgentId, Limits, NanoUsd, Timestamp, TurnId};
 use astra_quota::words::{Compared, Draft, Extended, Record};
-use astra_quota::{Amount, Cap, Hold, QuotaView, Recent, Scope, Span, Stand};
+use astra_quota::{Amount, Cap, Hold, QuotaView, Recent, Scope, Span, Stand, Waits};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -15,7 +15,7 @@ struct Sum(String, String, NanoUsd, i64, NanoUsd, i64);
 pub(crate) struct Standings {
     sums: Vec<Sum>,
     pub(crate) recent: Recent,
-    pub(crate) waits: Vec<Scope>,
+    pub(crate) waits: Vec<Waits>,
 }
 
 impl Standings {
@@ -137,6 +137,7 @@ pub(crate) struct Waiting<'a> {
     pub(crate) turn_id: TurnId,
     pub(crate) scope: &'a Scope,
     pub(crate) window: &'a Span,
+    pub(crate) waits: Waits,
 }
 
 /// `hold_finish`'s argument.

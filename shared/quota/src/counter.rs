@@ -5,7 +5,8 @@ use crate::hold::{Hold, Request};
 use crate::plan::{self, MINUTE_MILLIS, Recent, Short, Stand};
 use crate::spent::Spent;
 use crate::view::{self, Counts, QuotaView};
-use crate::window::{Amount, Cap, Scope, Span};
+use crate::waits::Waits;
+use crate::window::{Amount, Cap, Span};
 use crate::words::{Extend, Extended};
 use astra_kernel::{AgentId, Limits, MoneyError, Timestamp, TurnId};
 use serde::Deserialize;
@@ -138,7 +139,7 @@ impl Counter {
             let caps = plan::caps(&request);
             let stands = self.stands(&caps).filter(|_| self.spent(&request.spans.month).is_some()).ok_or(AdmitError::NotLoaded)?;
             let recent = self.recent(request.now);
-            let waits: Vec<Scope> = self.holds.values().filter_map(|hold| hold.waits.clone()).collect();
+            let waits: Vec<Waits> = self.holds.values().filter_map(|hold| hold.waits.clone()).collect();
             let (now, is_counted) = (request.now, request.limits.max_turns_per_minute.is_some());
             let hold = plan::admit(request, caps, &stands, recent, &waits)?;
             if is_counted {
@@ -185,7 +186,8 @@ impl Counter {
         let Ok(growth) = plan::grow(&hold, caps, &stands, extend.input_bound, extend.output) else {
             return Heard::Taken(hold.extended(extend, false));
         };
-        let waits = growth.short.filter(|short| extend.is_urgent && self.may_get_back(extend.turn_id, short)).map(|short| short.scope);
+        let waits =
+            growth.short.filter(|short| extend.is_urgent && self.may_get_back(extend.turn_id, short)).and_then(|short| short.waits());
         // A turn that waits takes nothing of what is left: others that wait with it need it as much.
         let hold = if waits.is_some() { Hold { waits, ..hold } } else { Hold { waits: None, ..growth.hold } };
         let extended = hold.extended(extend, hold.waits.is_some());

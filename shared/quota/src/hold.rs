@@ -1,6 +1,7 @@
 //! A turn that wants a budget, and the budget that it is given.
 
-use crate::window::{Amount, Cap, Scope, Span, Spans};
+use crate::waits::Waits;
+use crate::window::{Amount, Cap, Span, Spans};
 use crate::words::{Extend, Extended};
 use astra_kernel::{AgentId, Allowance, Limits, NanoUsd, Price, Timestamp, Tokens, TurnId, Usage, UsageSource};
 use serde::{Deserialize, Serialize};
@@ -90,9 +91,9 @@ pub struct Hold {
     pub progress: Usage,
     /// The turn is asked to stop.
     pub stop: bool,
-    /// The turn stands still until others give back what they hold of this scope.
+    /// The turn stands still until others give back what they hold of this limit.
     #[serde(default)]
-    pub waits: Option<Scope>,
+    pub waits: Option<Waits>,
 }
 
 impl Hold {

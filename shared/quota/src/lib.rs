@@ -26,6 +26,7 @@ pub mod plan;
 mod spent;
 mod status;
 pub mod view;
+mod waits;
 pub mod window;
 pub mod words;
 
@@ -37,5 +38,6 @@ pub use plan::{Recent, Stand};
 pub use spent::Spent;
 pub use status::Status;
 pub use view::{QuotaView, Window};
+pub use waits::Waits;
 pub use window::{Amount, Cap, LimitName, Period, Scope, Span, Spans};
 pub use words::{Answer, Ask, Refusal};

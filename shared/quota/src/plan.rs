@@ -8,7 +8,8 @@
 
 use crate::budget::{AdmitError, Budget, fit, output_ever, output_now, slice};
 use crate::hold::{Hold, Request};
-use crate::window::{self, Amount, Cap, Scope, Span};
+use crate::waits::Waits;
+use crate::window::{self, Amount, Cap, LimitName, Scope, Span};
 use crate::words::Refusal;
 use astra_kernel::{Limits, MoneyError, Timestamp, Tokens, Usage};
 use serde::{Deserialize, Serialize};
@@ -68,11 +69,11 @@ fn budgets(caps: &[Cap], stands: &[Stand], max_tokens_per_turn: Option<i64>) -> 
     turn.into_iter().chain(windows).collect()
 }
 
-/// Decides whether a turn may begin, and what it holds. `stands` are of [`caps`]; `waits` are the scopes that running turns stand still for.
+/// Decides whether a turn may begin, and what it holds. `stands` are of [`caps`]; `waits` are the limits that running turns stand still for.
 ///
 /// # Errors
 /// [`AdmitError`].
-pub fn admit(request: Request<'_>, caps: Vec<Cap>, stands: &[Stand], recent: Recent, waits: &[Scope]) -> Result<Hold, AdmitError> {
+pub fn admit(request: Request<'_>, caps: Vec<Cap>, stands: &[Stand], recent: Recent, waits: &[Waits]) -> Result<Hold, AdmitError> {
     if stands.len() != caps.len() {
         return Err(AdmitError::NotLoaded);
     }
@@ -81,7 +82,8 @@ pub fn admit(request: Request<'_>, caps: Vec<Cap>, stands: &[Stand], recent: Rec
     let Request { size, wanted_output, price, now, max_tokens_per_turn, lease_millis, .. } = request;
     let input_bound = fit(&budgets, size, wanted_output, &price, now)?;
     // What running turns need to go on is theirs first: a turn that begins would only take it from them.
-    let waited_for = |b: &&Budget| b.window.is_some() && waits.contains(&b.scope) && b.scope.counts(&request.agent);
+    let waited_for =
+        |b: &&Budget| b.limit.zip(b.window).is_some_and(|(limit, window)| waits.iter().any(|w| w.is_for(&b.scope, &window, limit)));
     if let Some(budget) = budgets.iter().find(waited_for) {
         let refusal = budget.refusal(input_bound, &price, now)?;
         return Err(AdmitError::Refused(Refusal { retry_after: Some(1), ..refusal }));
@@ -138,6 +140,15 @@ pub struct Short {
     pub scope: Scope,
     /// Over which window; none where nobody can give anything back: the limit of one turn, or one that would not pay for it alone.
     pub window: Option<Span>,
+    /// Which one. None: the limit of one turn.
+    pub limit: Option<LimitName>,
+}
+
+impl Short {
+    /// What the turn stands still for, if it does.
+    pub fn waits(&self) -> Option<Waits> {
+        Some(Waits::new(&self.scope, self.window.as_ref()?, self.limit?))
+    }
 }
 
 /// What became of a hold that was asked to grow.
@@ -161,7 +172,8 @@ pub fn grow(old: &Hold, caps: Vec<Cap>, stands: &[Stand], input: Tokens, output:
     let input_bound = input.max(old.input_bound);
     let needed = output.min(old.max_output);
     let may_come = output_ever(&budgets, input_bound, &old.price) >= needed.max(1);
-    let short = |budget: &Budget| Some(Short { scope: budget.scope.clone(), window: budget.window.filter(|_| may_come) });
+    let short =
+        |budget: &Budget| Some(Short { scope: budget.scope.clone(), window: budget.window.filter(|_| may_come), limit: budget.limit });
     let unchanged = |short| Ok(Growth { hold: old.clone(), short });
     let is_larger_prompt = input > old.input_bound;
     if !is_larger_prompt && needed <= old.output {

@@ -232,7 +232,7 @@ fn unavailable() -> Problem {
 fn refused(refusal: &Refusal) -> Problem {
     let Refusal { limit, scope, max, used, held, needs, resets_at, retry_after } = refusal;
     let amount = |n: i64| match limit.as_str() {
-        "maxCostUsdPerMonth" => format!("{} USD", astra_kernel::NanoUsd(n).to_usd_text()),
+        cost if cost.starts_with("maxCostUsd") => format!("{} USD", astra_kernel::NanoUsd(n).to_usd_text()),
         "maxTurnsPerMinute" => format!("{n} turns"),
         "maxAgents" => format!("{n} agents"),
         _ => format!("{n} tokens"),

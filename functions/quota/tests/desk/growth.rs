@@ -1,6 +1,6 @@
 //! Holds begin small and grow as the output comes; near a limit turns wait for each other.
 
-use crate::world::{INPUT, LEASE, NOW, OUTPUT, World, begin, extend};
+use crate::world::{HOUR, INPUT, LEASE, NOW, OUTPUT, World, begin, extend};
 use astra_kernel::{Usage, UsageSource};
 use astra_quota::Answer;
 use astra_quota::words::{Extend, Extended};
@@ -95,6 +95,31 @@ fn two_that_wait_do_not_wait_for_each_other() {
         (false, false, 559),
         "what the other did not use, and nobody is left to wait for"
     );
+}
+
+#[test]
+fn who_waits_for_the_last_hours_limit_keeps_no_turn_of_the_next_hour_out() {
+    let end = NOW.plus_millis(HOUR);
+    let mut world = World::with(json!({ "maxTokensPerMonth": 1_000_000, "maxCostNanoUsdPerHour": 2 * PROMPT_COST + 800 * OUTPUT }));
+    let before = end.plus_millis(-1_000);
+    world.begun(begin(1), before);
+    world.begun(begin(2), before);
+    world.extended(wants(1, 1, 520), before);
+    assert!(world.extended(urgent(2, 1, 280), before).wait);
+    let refusal = world.refused(begin(3), before);
+    assert_eq!(
+        (refusal.limit.as_str(), refusal.scope.as_str(), refusal.retry_after),
+        ("maxCostUsdPerHour", "workspace", Some(1)),
+        "what is waited for"
+    );
+    world.begun(begin(3), end);
+    world.restart();
+    world.begun(begin(4), end);
+    assert!(world.extended(urgent(2, 2, 280), end).wait, "it waits on");
+    // As it was written down before: any limit of the scope is meant.
+    world.rewrite(2, |hold| hold["waits"] = json!("workspace"));
+    world.restart();
+    assert_eq!(world.refused(begin(5), end).retry_after, Some(1));
 }
 
 #[test]

@@ -253,6 +253,14 @@ impl World {
         *hold
     }
 
+    /// Writes a hold down as another version of this code may have done.
+    pub(crate) fn rewrite(&self, n: u128, change: impl FnOnce(&mut Value)) {
+        let Some(Row::Running { hold, draft }) = self.rows.get(turn(n)) else { panic!("turn {n} is not running") };
+        let mut value = serde_json::to_value(hold).unwrap();
+        change(&mut value);
+        assert!(self.rows.put(turn(n), &Row::Running { hold: serde_json::from_value(value).unwrap(), draft }));
+    }
+
     pub(crate) fn record(&self, n: u128, cost: i64) -> Record {
         let Some(Row::Running { draft, .. }) = self.rows.get(turn(n)) else { panic!("turn {n} is not running") };
         let usage = Usage { input_tokens: 10, output_tokens: 20, source: UsageSource::Provider, ..Usage::NONE };

@@ -314,6 +314,28 @@ async fn who_waits_is_served_first_and_the_last_that_began_gives_up_first() {
 
 #[tokio::test]
 #[ignore = "needs a database"]
+async fn who_waits_for_the_last_hours_limit_keeps_no_turn_of_the_next_hour_out() {
+    let world = World::new(1, json!({ "maxTokensPerMonth": 1_000_000, "maxCostNanoUsdPerHour": 400_000 })).await;
+    world.set_agent("a", 30_000, json!({})).await;
+    let end = START.plus_millis(3_600_000);
+    let before = end.plus_millis(-1_000);
+    let first = world.begun(&begin(1), before).await;
+    world.begun(&begin(2), before).await;
+    assert!(world.needs(1, 1, first.output + 300, before).await.wait);
+    let refusal = world.refused(&begin(3), before).await;
+    assert_eq!((refusal.limit.as_str(), refusal.scope.as_str(), refusal.retry_after), ("maxCostUsdPerHour", "workspace", Some(1)));
+    world.begun(&begin(3), end).await;
+    assert!(world.needs(1, 2, first.output + 300, end).await.wait, "it waits on");
+    // As it was written down before: any limit of the scope is meant.
+    world
+        .admin_run("UPDATE holds SET waits = 'workspace' WHERE workspace_id = $1 AND waits IS NOT NULL", &[world.workspace.as_str()])
+        .await;
+    assert_eq!(world.refused(&begin(4), end).await.retry_after, Some(1));
+    world.check().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a database"]
 async fn hours_and_days_are_limits_of_their_own_and_marks_are_told_once() {
     let world = World::new(1, json!({ "maxTokensPerHour": 250, "maxCostNanoUsdPerDay": 100_000 })).await;
     world.set_agent("a", 64, json!({})).await;
