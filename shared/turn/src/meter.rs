@@ -37,6 +37,7 @@ pub struct Meter {
     needed: AtomicU64,
     is_refused: AtomicBool,
     is_refused_ahead: AtomicBool,
+    calls: AtomicU64,
     pulse: AtomicWaker,
     stream: AtomicWaker,
 }
@@ -54,6 +55,8 @@ impl Meter {
             needed: AtomicU64::default(),
             is_refused: AtomicBool::default(),
             is_refused_ahead: AtomicBool::default(),
+            // The call that began the turn.
+            calls: AtomicU64::new(1),
             pulse: AtomicWaker::new(),
             stream: AtomicWaker::new(),
         }
@@ -62,6 +65,11 @@ impl Meter {
     /// Notes what the provider has in hand, in tokens: the prompt before the request goes out, nothing when the provider has refused it.
     pub fn asked(&self, input: Tokens) {
         self.input.store(input, Relaxed);
+    }
+
+    /// Notes that the counter is called, and says how often it was since the turn began.
+    pub fn called(&self) -> u64 {
+        self.calls.fetch_add(1, Relaxed) + 1
     }
 
     /// Notes what was delivered so far, in tokens.

@@ -13,9 +13,12 @@ const FIRST: i64 = 1_000;
 /// The next ones follow after so many.
 const NEXT: i64 = 2_000;
 
-/// What was delivered is told at most so many milliseconds after the first of it: a process that dies loses no more. Each call tells all, whatever it is for, so
-/// an answer that streams costs two calls a second at most, and one that is over sooner none.
+/// What was delivered is told at most so many milliseconds after the first of it: a process that dies loses no more. Later in a long answer it is told after a
+/// [`SHARE`] of the time that it has taken, up to [`NEXT`]. Each call tells all, whatever it is for, and an answer that is over sooner costs none.
 const TELL: i64 = 500;
+
+/// See [`TELL`]: so much of an answer, at most, is lost with its process, and a long one costs few calls.
+const SHARE: i64 = 4;
 
 /// How long to wait, in milliseconds, before the same is asked again (others are to give something back, or the counter is to be there again); twice as long
 /// each time, up to the second: many that ask often would only keep the counter from those who have something to give.
@@ -41,10 +44,11 @@ pub enum Cut {
 /// Speaks with the counter for as long as the turn runs; resolves only when the turn must be cut. A sign of life that fails is left to the next one; what the
 /// stream stands still for is asked again until there is an answer.
 pub async fn pulse<H: TurnHost>(host: &H, workspace: &WorkspaceId, turn_id: TurnId, meter: &Meter, deadline: Timestamp) -> Cut {
-    let mut next = host.now().plus_millis(FIRST);
+    let began = host.now();
+    let mut next = began.plus_millis(FIRST);
     let (mut stood_still, mut again, mut told) = (0, AGAIN.0, 0);
     for sequence in 1.. {
-        quiet(host, meter, told, next.min(deadline)).await;
+        quiet(host, meter, told, began, next.min(deadline)).await;
         if host.now() >= deadline {
             return Cut::Deadline;
         }
@@ -54,6 +58,7 @@ pub async fn pulse<H: TurnHost>(host: &H, workspace: &WorkspaceId, turn_id: Turn
         let progress = meter.usage();
         told = progress.output_tokens;
         let extend = Extend { turn_id, sequence, progress, input_bound: 0, output, is_urgent };
+        meter.called();
         let is_settled = match (host.ask(workspace, &Ask::Extend(extend)).await, want) {
             (Ok(Answer::Extended(extended)), _) if extended.stop => return Cut::Stopped,
             (Ok(Answer::NotRunning), _) => return Cut::Lost,
@@ -76,12 +81,13 @@ pub async fn pulse<H: TurnHost>(host: &H, workspace: &WorkspaceId, turn_id: Turn
 }
 
 /// Waits until there is something to ask the counter for, or to tell it, until a moment at most.
-async fn quiet<H: TurnHost>(host: &H, meter: &Meter, told: Tokens, mut until: Timestamp) {
+async fn quiet<H: TurnHost>(host: &H, meter: &Meter, told: Tokens, began: Timestamp, mut until: Timestamp) {
     // Once there is news, more of it changes nothing.
     let mut told = Some(told);
     while meter.wants().is_none() && host.now() < until {
         if told.take_if(|told| meter.has_news(*told)).is_some() {
-            until = until.min(host.now().plus_millis(TELL));
+            let now = host.now();
+            until = until.min(now.plus_millis(((now.0 - began.0) / SHARE).clamp(TELL, NEXT)));
         }
         let left = u32::try_from(until.0 - host.now().0).unwrap_or(0);
         select(pin!(host.sleep(left)), pin!(meter.wanted(told.unwrap_or(Tokens::MAX)))).await;

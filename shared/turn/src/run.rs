@@ -62,20 +62,20 @@ pub async fn run<H: TurnHost>(host: &H, running: Running<H>, on_text: &mut (dyn 
     };
     let began = host.now();
     let mut first = None;
-    let said = {
+    let (said, counter_calls) = {
         let (text, meter) = hold.delivery();
         let cut = pulse(host, &workspace, turn_id, meter, deadline);
         let mut timed = |text: &str| {
             first.get_or_insert_with(|| host.now());
             on_text(text);
         };
-        generate(host, &endpoint, &prompt, deadline, (text, meter), cut, &mut timed).await
+        (generate(host, &endpoint, &prompt, deadline, (text, meter), cut, &mut timed).await, meter.called())
     };
     let spoken = host.now();
     let (end, problem) = judge(said, hold.text(), hold.covered(), bounded_by_budget);
     let line = serde_json::json!({
         "event": "turn", "requestId": &*request_id, "workspace": workspace, "turnId": turn_id, "status": end.status,
-        "finishReason": end.finish_reason, "usageSource": end.usage.source, "code": problem.as_ref().map(|p| p.code.as_str()),
+        "finishReason": end.finish_reason, "counterCalls": counter_calls, "usageSource": end.usage.source, "code": problem.as_ref().map(|p| p.code.as_str()),
         "cause": problem.as_ref().map(|p| &p.detail),
     });
     let finished = hold.settle(end).await;

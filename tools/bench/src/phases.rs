@@ -26,6 +26,9 @@ struct Line {
     ms: Option<f64>,
     #[serde(default)]
     phases: BTreeMap<String, f64>,
+    /// How often a turn called its counter.
+    #[serde(rename = "counterCalls")]
+    counter_calls: Option<f64>,
 }
 
 /// Sums of one kind of line.
@@ -34,6 +37,7 @@ struct Sums {
     lines: usize,
     ms: f64,
     phases: BTreeMap<String, f64>,
+    counter_calls: f64,
 }
 
 /// Reads log lines from standard input and prints the table.
@@ -65,6 +69,7 @@ impl Sums {
         for (phase, ms) in &line.phases {
             *self.phases.entry(phase.clone()).or_default() += ms;
         }
+        self.counter_calls += line.counter_calls.unwrap_or(0.0);
     }
 }
 
@@ -79,6 +84,11 @@ fn render(kinds: &BTreeMap<[String; 3], Sums>) -> String {
         for (phase, total) in &sums.phases {
             table.push([key.as_slice(), &[sums.lines.to_string(), phase.clone(), mean(*total)]].concat());
         }
+        if sums.counter_calls > 0.0 {
+            table.push(
+                [key.as_slice(), &[sums.lines.to_string(), "calls of the counter (how many)".into(), mean(sums.counter_calls)]].concat(),
+            );
+        }
     }
     markdown(&table)
 }
@@ -90,13 +100,16 @@ mod tests {
     #[test]
     fn a_phase_is_averaged_over_all_lines_of_its_kind() {
         let mut sums = Sums::default();
-        for line in [r#"log: {"event":"request","ms":4,"phases":{"begin":3}}"#, r#"{"event":"request","ms":2,"phases":{}}"#] {
+        for line in
+            [r#"log: {"event":"request","ms":4,"counterCalls":3,"phases":{"begin":3}}"#, r#"{"event":"request","ms":2,"phases":{}}"#]
+        {
             sums.add(&parse(line.as_bytes()).unwrap());
         }
         let text = render(&BTreeMap::from([(["request".into(), "invoke-turn".into(), "/t".into()], sums)]));
         let cells: Vec<Vec<&str>> = text.lines().map(|line| line.split('|').map(str::trim).collect()).collect();
         assert_eq!(cells[2][4..7], ["2", "all", "3.00"]);
         assert_eq!(cells[3][4..7], ["2", "begin", "1.50"]);
+        assert_eq!(cells[4][4..7], ["2", "calls of the counter (how many)", "1.50"]);
     }
 
     #[test]

@@ -39,7 +39,7 @@ fn calls(counter: fn(&Ask) -> Result<Answer, CounterUnreachable>, pieces: impl I
 #[test]
 fn what_was_delivered_is_told_within_half_a_second() {
     let calls = calls(grants, [1_300, 1_310, 1_900, 4_700], 8_000);
-    assert_eq!(calls, [(1_000, 0), (1_800, 2), (2_400, 3), (4_400, 3), (5_200, 4), (7_200, 4)], "else only signs of life");
+    assert_eq!(calls, [(1_000, 0), (1_800, 2), (2_400, 3), (4_400, 3), (5_880, 4), (7_880, 4)], "else only signs of life");
 }
 
 #[test]
@@ -49,12 +49,12 @@ fn an_answer_that_streams_for_less_than_half_a_second_costs_no_call() {
 }
 
 #[test]
-fn an_answer_that_streams_on_costs_two_calls_a_second_and_none_beside_those_that_let_it_grow() {
+fn a_long_answer_costs_few_calls_and_loses_at_most_a_quarter_of_it() {
     // A hundred tokens a second. The first hold is enough for one and a half, what it grows to for the rest.
-    let calls = calls(grants, (0..10_000).step_by(10), 10_000);
-    assert!((18..=20).contains(&calls.len()), "{calls:?}");
+    let calls = calls(grants, (0..20_000).step_by(10), 20_000);
+    assert!((14..=19).contains(&calls.len()), "{calls:?}");
     let times: Vec<_> = std::iter::once(0).chain(calls.iter().map(|(at, _)| *at)).collect();
-    assert!(times.windows(2).all(|two| two[1] - two[0] <= 510), "{calls:?}");
+    assert!(times.windows(2).all(|two| two[1] - two[0] <= (two[1] / 4).clamp(500, 2_000) + 10), "{calls:?}");
     assert!(calls.iter().all(|(at, told)| i64::try_from(*told).unwrap() == at / 10 + 1), "each tells all: {calls:?}");
 }
 
