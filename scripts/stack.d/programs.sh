@@ -18,8 +18,9 @@ keep_programs() {
 
 # run_program NAME ARGUMENTS...: in the background, with what the functions are configured by.
 run_program() {
-  local name="$1"; shift
+  local name="$1" clock=(); shift
   free_port "$ASTRA_PORT" "$name"
+  [ -z "${ASTRA_CLOCK_AHEAD:-}" ] || clock=(faketime --exclude-monotonic -f "+${ASTRA_CLOCK_AHEAD}s")
   printf -- '--- started %s\n' "$(date -u +%FT%TZ)" >>"$DEV/log/functions.log"
   # In a session of its own: Ctrl-C in the terminal is for the script that started it, which then stops it in order.
   (
@@ -28,7 +29,7 @@ run_program() {
     DATABASE_URL_PROVISION="$(role_url astra_provision)" DATABASE_URL_INVOKE_TURN="$(role_url astra_invoke)"
     DATABASE_URL_BILLING="$(role_url astra_billing)" DATABASE_URL_QUOTA="$(role_url astra_quota)"
     export DATABASE_URL_PROVISION DATABASE_URL_INVOKE_TURN DATABASE_URL_BILLING DATABASE_URL_QUOTA TOKEN_KEYS SECRETS_KEY
-    exec setsid "$DEV/bin/$name" "$@" >>"$DEV/log/functions.log" 2>&1 </dev/null 9>&-
+    exec setsid ${clock[@]+"${clock[@]}"} "$DEV/bin/$name" "$@" >>"$DEV/log/functions.log" 2>&1 </dev/null 9>&-
   ) &
   printf '%s\n' "$!" >"$DEV/program.pid"
   wait_for_port "$ASTRA_PORT" "$!" "$DEV/log/functions.log" "$name"

@@ -62,7 +62,9 @@ write_config() {
     # private and local: the pooler and mock models are on this machine.
     printf '    (name = "internet", network = (allow = ["public", "private", "local"], tlsOptions = (trustBrowserCas = true))),\n'
     [ -z "${ASTRA_HYPERDRIVE:-}" ] || printf '    (name = "database", external = (address = "%s", tcp = ())),\n' "$(behind_hyperdrive address)"
+    [ -z "${ASTRA_COUNTER_PORT:-}" ] || printf '    (name = "counter", worker = .counter),\n'
     printf '    (name = "quota-disk", disk = (path = "quota", writable = true)),\n  ],\n  sockets = [\n'
+    [ -z "${ASTRA_COUNTER_PORT:-}" ] || printf '    (name = "counter", address = "127.0.0.1:%s", http = (), service = "counter"),\n' "$ASTRA_COUNTER_PORT"
     printf '    (name = "gateway", address = "127.0.0.1:%s", http = (), service = "gateway"),\n' "$ASTRA_PORT"
     printf '    (name = "invoke-turn", address = "127.0.0.1:%s", http = (), service = "invoke-turn"),\n  ],\n);\n' "$INVOKE_PORT"
     for name in "${FUNCTIONS[@]}"; do
@@ -82,7 +84,16 @@ write_config() {
       fi
       printf ');\n'
     done
+    [ -z "${ASTRA_COUNTER_PORT:-}" ] || counter_worker
   } >"$DEV/workerd.capnp"
+}
+
+# What asks the counter alone, for loads.
+counter_worker() {
+  cp "$ROOT/scripts/stack.d/counter.js" "$DEV/bundle/counter.js"
+  printf '\nconst counter :Workerd.Worker = (\n  compatibilityDate = %s,\n' "$(sed -n 's/^compatibility_date = //p' "$(wrangler_toml quota)")"
+  printf '  modules = [(name = "counter.js", esModule = embed "bundle/counter.js")],\n'
+  printf '  bindings = [(name = "QUOTA", durableObjectNamespace = (className = "Quota", serviceName = "quota"))],\n);\n'
 }
 
 # invoke-turn without the gateway in front.

@@ -69,6 +69,11 @@ pub fn scale(name: &str, usual: usize) -> usize {
     std::env::var(name).map_or(usual, |text| text.parse().unwrap_or_else(|_| panic!("{name} is a number, not {text}")))
 }
 
+/// By how many seconds the functions' clock is ahead of this machine's.
+pub fn clock_ahead() -> i64 {
+    i64::try_from(scale("ASTRA_CLOCK_AHEAD", 0)).expect("ASTRA_CLOCK_AHEAD is a few weeks in seconds")
+}
+
 /// An origin that the stack lets call from a browser: the first of `ALLOWED_ORIGINS`.
 pub fn allowed_origin() -> String {
     let origins = required("ALLOWED_ORIGINS", "the stack's allowed origins; the tests need at least one, not *");

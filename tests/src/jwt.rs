@@ -5,10 +5,10 @@ use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 
-/// Seconds since 1970.
+/// Seconds since 1970, by the functions' clock.
 pub fn now() -> i64 {
     let elapsed = std::time::UNIX_EPOCH.elapsed().expect("the clock is after 1970");
-    i64::try_from(elapsed.as_secs()).expect("the clock fits")
+    i64::try_from(elapsed.as_secs()).expect("the clock fits") + environment::clock_ahead()
 }
 
 /// An operator's claims, good for ten minutes.

@@ -6,7 +6,7 @@
 //! `RUSH_TURNS` is how many callers come at once; `scripts/prove rush` sends 1,000.
 
 use astra_tests::workspace::unique;
-use astra_tests::{Db, Scripted, Workspace, canary, db, environment, template, wait};
+use astra_tests::{Db, Scripted, Workspace, canary, db, environment, jwt, template, wait};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -123,14 +123,15 @@ impl Rush {
     /// Looks at the quota and the ledger until told to end.
     async fn watch(&self, over: &AtomicBool) -> Vec<Look> {
         let (database, mut looks) = (Db::connect().await, Vec::new());
-        let sql = "SELECT COALESCE(sum(cost_usd), 0) * 1000000000 FROM ledger WHERE workspace_id = $1";
+        let sql = "SELECT COALESCE(max(m.cost), 0) * 1000000000 FROM (SELECT sum(cost_usd) AS cost FROM ledger WHERE workspace_id = $1
+                   GROUP BY date_trunc('month', turn_started_at)) m";
         while !over.load(Ordering::Relaxed) {
             let from = Instant::now();
             let window = self.ws.window(LIMIT).await;
             let until = Instant::now();
             looks.push(Look { from, until, taken: number(&window, "used") + number(&window, "held"), max: number(&window, "max") });
             let spent = database.number(sql, &[&self.ws.id]).await;
-            assert!(spent <= self.budget, "{spent} of {} are spent", self.budget);
+            assert!(spent <= self.budget, "{spent} of {} are spent in a month", self.budget);
         }
         looks
     }
@@ -229,4 +230,34 @@ async fn kf01_kf11_a_rush_takes_nothing_that_a_limit_of_the_moment_does_not_let(
     rush.assert_never_over(&looks);
     assert!(looks.iter().any(|look| look.taken > look.max), "a limit was lowered below what was taken at that moment");
     rush.assert_spent(&answers, &model).await;
+}
+
+/// The functions' clock is set so that a month ends while the callers ask: those whom the old month refuses are served by the new one, neither month pays a
+/// nano-dollar more than its budget, and each turn is counted in the month in which it began.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a clock that is near a month's end: scripts/prove edge"]
+async fn kf24_a_rush_across_the_months_edge_spends_each_months_budget_once() {
+    let model = model().await;
+    let rush = Rush::new(&model).await;
+    let database = Db::connect().await;
+    let now = jwt::now();
+    let ends =
+        database.number(&format!("SELECT extract(epoch FROM date_trunc('month', to_timestamp({now})) + interval '1 month')"), &[]).await;
+    assert!((10..300).contains(&(ends - now)), "the month ends in {} s by the functions' clock: it is to be soon", ends - now);
+    // As late as leaves time to spend the old month's budget.
+    wait::millis(u64::try_from(ends - now - 9).unwrap() * 1000).await;
+    // Nobody gives up: what the old month does not pay for the new one does.
+    let (looks, answers) = rush.run(async {}).await;
+    rush.assert_never_over(&looks);
+    let whole = answers.iter().filter(|answer| answer["finishReason"] == "stop").count();
+    assert_eq!(whole, rush.callers, "everybody has a whole answer");
+    let spent = |of: &'static str| {
+        format!("SELECT sum(cost_usd) * 1000000000 FROM ledger WHERE workspace_id = $1 AND turn_started_at {of} to_timestamp({ends})")
+    };
+    let (old, new) = (database.number(&spent("<"), &[&rush.ws.id]).await, database.number(&spent(">="), &[&rush.ws.id]).await);
+    println!("{} callers across the month's edge: {old} and {new} of {} nano-dollars spent", rush.callers, rush.budget);
+    assert!(old <= rush.budget && new <= rush.budget, "{old} and {new} of {}", rush.budget);
+    assert!(old >= rush.budget / 100 * 99, "the old month's money was refused: {old} of {}", rush.budget);
+    let window = rush.ws.window(LIMIT).await;
+    assert_eq!((&window["used"], &window["held"]), (&json!(new), &json!(0)), "{window}");
 }
