@@ -7,9 +7,12 @@
 
 use crate::gate::Gate;
 use astra_kernel::{AgentId, Timestamp, TurnId, WorkspaceId};
+use astra_quota::alert::{Alert, Told};
 use astra_quota::context::{Context, Outcome};
 use astra_quota::words::{Begin, Begun, Compared, Draft, Extend, Finished, Record};
-use astra_quota::{AdmitError, Amount, Answer, Ask, Counter, Heard, Hold, Known, QuotaView, SaveOutcome, Span, Spent, Status, alert, plan};
+use astra_quota::{
+    AdmitError, Amount, Answer, Ask, Counter, Heard, Hold, Known, QuotaView, Request, SaveOutcome, Span, Spent, Status, alert, plan,
+};
 use astra_store::{Database, Kind, StoreError, Tenant, tenant_statement};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -98,6 +101,7 @@ pub struct Desk<D, R> {
     saving: RefCell<Vec<Settled>>,
     undelivered: RefCell<BTreeMap<TurnId, Record>>,
     done: RefCell<Vec<TurnId>>,
+    told: RefCell<Told>,
     failures: Cell<u32>,
     latest: Cell<Timestamp>,
 }
@@ -123,6 +127,7 @@ impl<D: Database, R: Rows> Desk<D, R> {
             saving: RefCell::default(),
             undelivered: RefCell::new(undelivered),
             done: RefCell::default(),
+            told: RefCell::default(),
             failures: Cell::new(0),
             latest: Cell::new(Timestamp(0)),
         }
@@ -189,15 +194,17 @@ impl<D: Database, R: Rows> Desk<D, R> {
         if let Some(known) = self.known(begin, self.tick(now), Asked::AfterDatabase) {
             return Ok(Some(known));
         }
-        let mut counter = self.counter.borrow_mut();
-        let hold = match counter.admit(context.request(begin)) {
-            Ok(hold) => hold.clone(),
-            Err(AdmitError::Refused(refusal)) => return Ok(Some(Answer::Refused(refusal))),
+        let admitted = self.counter.borrow_mut().admit(context.request(begin)).cloned();
+        let hold = match admitted {
+            Ok(hold) => hold,
+            Err(AdmitError::Refused(refusal)) => {
+                self.tell(self.used_up(&context.request(begin)), now).await;
+                return Ok(Some(Answer::Refused(refusal)));
+            }
             Err(AdmitError::NotLoaded) => return Ok(None),
             Err(AdmitError::Money(_)) => return Err(StoreError::Shape("turn_begin: price")),
         };
-        let quota = counter.view(&hold.caps, hold.max_turns_per_minute, None, now).unwrap_or_default();
-        drop(counter);
+        let quota = self.counter.borrow().view(&hold.caps, hold.max_turns_per_minute, None, now).unwrap_or_default();
         let answer = Begun::new(RawValue::from_string(text).map_err(|_| StoreError::Shape("turn_begin"))?, &hold, quota);
         let turn = begin.turn_id;
         let draft = Box::new(context.draft(begin.clone(), hold.started_at));
@@ -208,6 +215,20 @@ impl<D: Database, R: Rows> Desk<D, R> {
         // In the same write as the new row: what earlier turns no longer need.
         self.sweep();
         Ok(Some(Answer::Begun(Box::new(answer))))
+    }
+
+    fn used_up(&self, request: &Request<'_>) -> Vec<Alert> {
+        let stands = self.counter.borrow().stands(&plan::caps(request));
+        stands.map(|stands| plan::used_up(request, &stands)).unwrap_or_default()
+    }
+
+    /// Writes down that limits are used up. If that fails the next refusal does it.
+    async fn tell(&self, used_up: Vec<Alert>, now: Timestamp) {
+        let Some(marks) = self.told.borrow_mut().news(&self.workspace, used_up, now) else { return };
+        let Ok(argument) = serde_json::to_string(&marks) else { return };
+        if self.tenant().quota_mark(&argument).await.is_err() {
+            self.told.borrow_mut().forget();
+        }
     }
 
     /// Has what is left of the month before carried over, once nothing of it is under way. True when that was done.
@@ -364,14 +385,20 @@ impl<D: Database, R: Rows> Desk<D, R> {
     /// spent is in doubt.
     fn settle(&self, record: &mut Record, now: Timestamp) -> Option<QuotaView> {
         let mut counter = self.counter.borrow_mut();
-        let limits = counter.hold(record.turn_id).map(|hold| (hold.caps.clone(), hold.max_turns_per_minute));
-        let caps = limits.as_ref().map_or(&[][..], |(caps, _)| caps);
+        let hold = counter.hold(record.turn_id).cloned();
+        let caps = hold.as_ref().map_or(&[][..], |hold| &hold.caps);
         let before = counter.stands(caps);
         // An amount that does not fit makes the counter load again.
         let _ = counter.finish(now, record.turn_id, &record.agent_id, record.started_at, record.charge(), SaveOutcome::Saved);
-        record.alerts = before.zip(counter.stands(caps)).map(|(before, after)| alert::passed(caps, &before, &after)).unwrap_or_default();
-        let (caps, max_turns_per_minute) = limits?;
-        counter.view(&caps, max_turns_per_minute, None, now)
+        let after = counter.stands(caps);
+        record.alerts = before.zip(after.as_ref()).map(|(before, after)| alert::passed(caps, &before, after)).unwrap_or_default();
+        let hold = hold?;
+        if record.finish_reason.as_deref() == Some("quota") {
+            let used_up = after.map(|after| alert::used_up(&hold.caps, &after, hold.input_bound, &hold.price)).unwrap_or_default();
+            let passed = std::mem::take(&mut record.alerts);
+            record.alerts = passed.iter().cloned().chain(used_up.into_iter().filter(|alert| !passed.contains(alert))).collect();
+        }
+        counter.view(&hold.caps, hold.max_turns_per_minute, None, now)
     }
 
     /// Sends a record that was settled to the database.

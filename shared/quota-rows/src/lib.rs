@@ -14,6 +14,7 @@
 mod rows;
 
 use astra_kernel::{AgentId, Timestamp, WorkspaceId};
+use astra_quota::alert::{Alert, Told};
 use astra_quota::context::{Context, Outcome};
 use astra_quota::plan::Short;
 use astra_quota::view::{self, Counts};
@@ -25,6 +26,7 @@ use rows::{
 };
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
+use std::sync::{Mutex, PoisonError};
 
 /// How often a statement is sent that the database has rolled back for others' sake.
 pub const SENDS: usize = 3;
@@ -53,6 +55,9 @@ pub const KINDS: &[Kind] = &[
         under_way: 1,
     },
 ];
+
+/// What this process has told lately. That another has told it too changes nothing.
+static TOLD: Mutex<Told> = Mutex::new(Told::nothing());
 
 /// One workspace's counter.
 #[derive(Debug)]
@@ -177,7 +182,10 @@ impl<'a, D: Database> RowsCounter<'a, D> {
             let stands = standings.stands(&caps);
             let hold = match plan::admit(request, caps, &stands, standings.recent, &standings.waits) {
                 Ok(hold) => hold,
-                Err(AdmitError::Refused(refusal)) => return Ok(Some(Answer::Refused(refusal))),
+                Err(AdmitError::Refused(refusal)) => {
+                    self.tell(plan::used_up(&context.request(begin), &stands), now).await;
+                    return Ok(Some(Answer::Refused(refusal)));
+                }
                 Err(AdmitError::NotLoaded | AdmitError::Money(_)) => return Err(StoreError::Shape("turn_begin: price")),
             };
             let draft = context.draft(begin.clone(), hold.started_at);
@@ -195,6 +203,16 @@ impl<'a, D: Database> RowsCounter<'a, D> {
             return Ok(Some(Answer::Begun(Box::new(Begun::new(text, &hold, quota)))));
         }
         Err(StoreError::Unreachable)
+    }
+
+    /// Writes down that limits are used up. If that fails the next refusal does it.
+    async fn tell(&self, used_up: Vec<Alert>, now: Timestamp) {
+        let told = || TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(marks) = told().news(&self.workspace, used_up, now) else { return };
+        let Ok(argument) = json(&marks) else { return };
+        if self.tenant().quota_mark(&argument).await.is_err() {
+            told().forget();
+        }
     }
 
     async fn standings(&self, windows: &[Span], agent_id: Option<&AgentId>, now: Timestamp) -> Result<Standings, StoreError> {

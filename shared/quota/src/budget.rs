@@ -62,10 +62,7 @@ impl Budget {
     }
 
     pub(crate) fn refusal(&self, input: Tokens, price: &Price, now: Timestamp) -> Result<Refusal, MoneyError> {
-        let needs = match self.limit.map_or(Unit::Tokens, LimitName::unit) {
-            Unit::Tokens => i64::try_from(input.saturating_add(1)).unwrap_or(i64::MAX),
-            Unit::Cost => price.at_most(input, 1)?.0,
-        };
+        let needs = needs(self.limit.map_or(Unit::Tokens, LimitName::unit), input, price)?;
         let resets_at = self.window.map(|window| window.ends_at);
         // Waiting helps when running turns may give back enough, or when the window ends.
         let fits_without_holds = self.max.saturating_sub(self.used) >= needs;
@@ -86,6 +83,14 @@ impl Budget {
             retry_after,
         })
     }
+}
+
+/// The least that a turn with so much input needs.
+pub(crate) fn needs(unit: Unit, input: Tokens, price: &Price) -> Result<i64, MoneyError> {
+    Ok(match unit {
+        Unit::Tokens => i64::try_from(input.saturating_add(1)).unwrap_or(i64::MAX),
+        Unit::Cost => price.at_most(input, 1)?.0,
+    })
 }
 
 /// How much output all budgets pay for now, beside what others hold; the first budget that does not pay for any.

@@ -6,6 +6,7 @@
 //! What is used and held is given cap by cap ([`Stand`]), in the order of the caps that the decision is about: [`caps`] of a turn that begins,
 //! [`caps_now`] of one that runs.
 
+use crate::alert::{self, Alert};
 use crate::budget::{AdmitError, Budget, fit, output_ever, output_now, slice};
 use crate::hold::{Hold, Request};
 use crate::waits::Waits;
@@ -49,6 +50,11 @@ pub fn caps_now(hold: &Hold, limits: Option<&Limits>) -> Vec<Cap> {
     });
     caps.extend(hold.caps.iter().filter(|cap| cap.scope.agent_id().is_some()).cloned());
     caps
+}
+
+/// The limits that are used up as far as a turn is concerned that may not begin; `stands` are of [`caps`].
+pub fn used_up(request: &Request<'_>, stands: &[Stand]) -> Vec<Alert> {
+    alert::used_up(&caps(request), stands, request.size.least, &request.price)
 }
 
 /// The windows that a turn that wants to begin is counted in.

@@ -47,6 +47,14 @@ impl<D: Database> Tenant<'_, D> {
         self.call_text(tenant_statement!("quota_carry"), &arg).await
     }
 
+    /// Writes down marks that were passed and belong to no turn's record: `{"alerts": [alert], "now"}`. Those that are there are left.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn quota_mark(&self, arg: &str) -> Result<String, StoreError> {
+        self.call_text(tenant_statement!("quota_mark"), arg).await
+    }
+
     /// What the ledger says was spent in windows: `{"windows": [span]}` to `{"data": [spent]}`, in the same order.
     ///
     /// # Errors

@@ -101,6 +101,56 @@ fn marks_that_a_turn_passes_are_told_with_its_record_once() {
 }
 
 #[test]
+fn a_limit_that_refuses_because_it_is_used_up_tells_its_last_mark_once() {
+    // What is left pays for the prompt of a turn, and not for a token of output.
+    let max = 1_000_000;
+    let used = max - 12 * INPUT - OUTPUT + 1;
+    let mut world = World::with(json!({ "maxCostNanoUsdPerMonth": max, "maxTokensPerMonth": 1_000_000 }));
+    world.begun(begin(1), NOW);
+    world.begun(begin(2), NOW);
+    assert!(world.finish(world.record(1, used / 2)));
+    let large = Begin { message: "m".repeat(5_000), ..begin(3) };
+    world.refused(large, NOW);
+    assert_eq!(world.db.0.lock().unwrap().marks, [] as [Value; 0], "a turn that is too large is no sign that half a limit is used up");
+    world.ask(Ask::Finish(Box::new(world.record(2, used - used / 2 - 20 * OUTPUT))), NOW);
+    world.begun(begin(3), NOW);
+    world.refused(begin(4), NOW);
+    assert_eq!(world.db.0.lock().unwrap().marks, [] as [Value; 0], "what others hold may come back");
+    assert!(world.finish(world.record(3, 20 * OUTPUT)));
+    world.set(|db| db.fails = Some("quota_mark"));
+    world.refused(begin(4), NOW);
+    world.set(|db| db.fails = None);
+    world.refused(begin(4), NOW);
+    let calls = world.db.0.lock().unwrap().calls;
+    world.refused(begin(5), NOW);
+    let expected = json!({ "limit": "maxCostUsdPerMonth", "scope": "workspace", "startsAt": NOW.month().starts_at(), "mark": 100, "max": max, "used": used });
+    assert_eq!(world.db.0.lock().unwrap().marks, std::slice::from_ref(&expected));
+    assert_eq!(world.db.0.lock().unwrap().calls, calls + 1, "a refusal that has nothing new to tell reads its context and that is all");
+    world.restart();
+    world.refused(begin(5), NOW);
+    assert_eq!(world.db.0.lock().unwrap().marks, [expected.clone(), expected], "who does not know tells it again, which changes nothing");
+}
+
+#[test]
+fn a_turn_that_a_limit_ends_tells_its_last_mark_if_the_limit_is_used_up() {
+    let max = 1_000_000;
+    let used = max - 12 * INPUT - OUTPUT + 1;
+    for (used, reason, mark) in [(used, "quota", true), (used - 1, "quota", false), (used, "stop", false)] {
+        let world = World::with(json!({ "maxCostNanoUsdPerMonth": max }));
+        world.begun(begin(1), NOW);
+        let record = Record { finish_reason: Some(reason.into()), ..world.record(1, used) };
+        assert!(world.finish(record));
+        let marks: Vec<_> = alerts(&world, 1).into_iter().map(|(.., mark)| mark).collect();
+        assert_eq!(marks, if mark { vec![50, 80, 100] } else { vec![50, 80] }, "{used} {reason}");
+    }
+    let world = World::with(json!({ "maxCostNanoUsdPerMonth": max }));
+    world.begun(begin(1), NOW);
+    let record = Record { finish_reason: Some("quota".into()), ..world.record(1, max) };
+    assert!(world.finish(record));
+    assert_eq!(alerts(&world, 1).len(), 3, "a mark that is passed is told once");
+}
+
+#[test]
 fn one_turn_may_pass_all_marks_of_several_limits() {
     let world = World::with(json!({ "maxCostNanoUsdPerMonth": 1_000_000 }));
     world.set(|db| drop(db.agents.insert("a".into(), json!({ "maxTokensPerDay": 1_000 }))));

@@ -44,6 +44,8 @@ pub(crate) struct DbState {
     /// Answers come at the second poll.
     pub(crate) slow: bool,
     pub(crate) calls: usize,
+    /// What `quota_mark` was told.
+    pub(crate) marks: Vec<Value>,
     /// Windows of which it was asked what was spent.
     pub(crate) loads: usize,
 }
@@ -60,6 +62,7 @@ impl Default for DbState {
             fails: None,
             slow: false,
             calls: 0,
+            marks: vec![],
             loads: 0,
         }
     }
@@ -109,6 +112,9 @@ impl DbState {
             };
             self.ledger.insert(id, arg.clone());
             json!({ "outcome": outcome, "ledgerSeq": 1 })
+        } else if statement.contains("quota_mark") {
+            self.marks.extend(arg["alerts"].as_array().unwrap().iter().cloned());
+            json!({ "outcome": "ok" })
         } else if statement.contains("quota_spent") {
             let windows = arg["windows"].as_array().unwrap();
             self.loads += windows.len();

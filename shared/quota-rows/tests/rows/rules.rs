@@ -353,6 +353,67 @@ async fn hours_and_days_are_limits_of_their_own_and_marks_are_told_once() {
     world.check().await;
 }
 
+/// The marks of this workspace.
+const EVENTS: &str = "SELECT COALESCE(string_agg(limit_name || ' ' || mark || ' ' || used, ', ' ORDER BY limit_name, mark), '') FROM quota_events WHERE workspace_id = $1";
+
+#[tokio::test]
+#[ignore = "needs a database"]
+async fn a_limit_that_refuses_because_it_is_used_up_tells_its_last_mark_once() {
+    let world = World::new(1, json!({ "maxCostNanoUsdPerMonth": 1_000_000, "maxTokensPerMonth": 1_000_000 })).await;
+    let input = i64::try_from(world.begun(&begin(1), START).await.input_bound).unwrap();
+    world.begun(&begin(2), START).await;
+    // What is left in the end pays for the prompt of a turn, and not for a token of output.
+    let used = 1_000_000 - input * 150 - 600 + 1;
+    world.finish(record(&begin(1), START, usage(10, 20), 400_000, START), START).await;
+    world.refused(&Begin { message: "x".repeat(5_000), ..begin(3) }, START).await;
+    assert_eq!(world.text(EVENTS).await, "", "a turn that is too large is no sign that a limit is used up");
+    world.finish(record(&begin(2), START, usage(10, 20), used - 400_000, START), START).await;
+    assert_eq!(world.text(EVENTS).await, format!("maxCostUsdPerMonth 50 {used}, maxCostUsdPerMonth 80 {used}"));
+    world.refused(&begin(4), START).await;
+    let all = format!("maxCostUsdPerMonth 50 {used}, maxCostUsdPerMonth 80 {used}, maxCostUsdPerMonth 100 {used}");
+    assert_eq!(world.text(EVENTS).await, all);
+    let sent = world.pool.sent();
+    world.refused(&begin(5), START).await;
+    assert_eq!(world.pool.sent(), sent + 1, "a refusal that has nothing new to tell is one statement");
+    // Another process knows nothing of it.
+    let marks = json!({ "now": START, "alerts": [{ "limit": "maxCostUsdPerMonth", "scope": "workspace", "startsAt": START.month().starts_at(), "mark": 100, "max": 1, "used": 1 }] });
+    world.pool_text("SELECT astra.quota_mark($1::text, $2::text)::text", &marks.to_string()).await;
+    assert_eq!(world.text(EVENTS).await, all);
+}
+
+#[tokio::test]
+#[ignore = "needs a database"]
+async fn a_turn_that_a_limit_ends_tells_its_last_mark_if_the_limit_is_used_up() {
+    for (more, reason, marks) in [(1, "quota", 3), (0, "quota", 2), (1, "stop", 2), (100_000, "quota", 3)] {
+        let world = World::new(1, json!({ "maxCostNanoUsdPerMonth": 1_000_000 })).await;
+        let input = i64::try_from(world.begun(&begin(1), START).await.input_bound).unwrap();
+        let used = 1_000_000 - input * 150 - 600 + more;
+        let record =
+            astra_quota::words::Record { finish_reason: Some(reason.into()), ..record(&begin(1), START, usage(10, 20), used, START) };
+        world.finish(record, START).await;
+        assert_eq!(world.number("SELECT count(*) FROM quota_events WHERE workspace_id = $1").await, marks, "{more} {reason}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs a database"]
+async fn a_settlement_that_comes_late_tells_the_marks_that_it_passes() {
+    let world = World::new(1, json!({ "maxCostNanoUsdPerMonth": 1_000_000, "maxTokensPerHour": 100, "maxTokensPerDay": 1_000 })).await;
+    world.set_agent("a", OUTPUT, json!({ "maxCostUsdPerDay": { "nano": 1_700_000 } })).await;
+    world.begun(&begin(1), START).await;
+    // In the next hour it is taken for dead.
+    let late = START.plus_millis(3_600_000 + LEASE);
+    world.counter().expire(late).await.unwrap();
+    assert_eq!(world.text(EVENTS).await, "");
+    for _ in 0..2 {
+        world.finish(record(&begin(1), START, usage(10, 40), 850_000, late), late).await;
+        assert_eq!(
+            world.text(EVENTS).await,
+            "maxCostUsdPerDay 50 850000, maxCostUsdPerMonth 50 850000, maxCostUsdPerMonth 80 850000, maxTokensPerHour 50 50"
+        );
+    }
+}
+
 #[tokio::test]
 #[ignore = "needs a database"]
 async fn windows_of_time_zones_contain_their_moments_and_meet() {

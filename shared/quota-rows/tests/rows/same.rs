@@ -25,7 +25,7 @@ const PRICE: Price = Price {
 enum Step {
     Begin { agent: bool, message: usize, key: Option<u8>, hash: bool },
     Extend { which: usize, sequence: u32, reported: u64, input_bound: u64, output: u64, is_urgent: bool },
-    Finish { which: usize, input: u64, output: u64 },
+    Finish { which: usize, input: u64, output: u64, by_limit: bool },
     FinishAgain { which: usize },
     Stop { which: usize, own: bool },
     Wait { millis: i64 },
@@ -56,7 +56,9 @@ fn steps() -> impl Strategy<Value = (Value, Vec<Step>)> {
         6 => (any::<usize>(), 0_u32..6, 0_u64..2_000, prop_oneof![3 => Just(0), 1 => 0_u64..3_000], 0_u64..3_000, any::<bool>()).prop_map(
             |(which, sequence, reported, input_bound, output, is_urgent)| Step::Extend { which, sequence, reported, input_bound, output, is_urgent }
         ),
-        4 => (any::<usize>(), 0_u64..2_000, 0_u64..2_000).prop_map(|(which, input, output)| Step::Finish { which, input, output }),
+        4 => (any::<usize>(), 0_u64..2_000, 0_u64..2_000, any::<bool>()).prop_map(
+            |(which, input, output, by_limit)| Step::Finish { which, input, output, by_limit }
+        ),
         1 => any::<usize>().prop_map(|which| Step::FinishAgain { which }),
         1 => (any::<usize>(), any::<bool>()).prop_map(|(which, own)| Step::Stop { which, own }),
         2 => prop_oneof![4 => 0_i64..40_000, 1 => Just(3 * 86_400_000), 1 => Just(5 * 86_400_000)].prop_map(|millis| Step::Wait { millis }),
@@ -129,11 +131,14 @@ impl Both {
                     }
                 }
             }
-            Step::Finish { which, input, output } => {
+            Step::Finish { which, input, output, by_limit } => {
                 if let Some(n) = pick(*which, self.running.len()) {
                     let (begin, started_at, most_input, most_output) = self.running.remove(n);
                     let usage = usage(*input.min(&most_input), *output.min(&most_output));
-                    let record = record(&begin, started_at, usage, PRICE.cost(&usage).unwrap().0, self.now);
+                    let mut record = record(&begin, started_at, usage, PRICE.cost(&usage).unwrap().0, self.now);
+                    if *by_limit {
+                        record.finish_reason = Some("quota".into());
+                    }
                     self.ask(|| Ask::Finish(Box::new(record.clone()))).await;
                     self.ended.push(record);
                 }
@@ -171,11 +176,15 @@ impl Both {
         }
     }
 
+    /// What is written down is the same. (Turns that expire together are ended in another order, so what was used at a mark may differ.)
     async fn ledgers(&self) {
         let sql = "SELECT json_agg(json_build_array(l.turn_id, l.kind, l.cost_usd, l.input_tokens, l.output_tokens, l.source, l.turn_started_at) \
                    ORDER BY l.turn_id, l.kind DESC) FROM ledger l WHERE l.workspace_id = $1";
         let sql = format!("SELECT COALESCE(({sql})::text, 'none')");
         assert_eq!(self.object.text(&sql).await, self.rows.text(&sql).await);
+        let sql = "SELECT COALESCE(string_agg(concat_ws(' ', e.limit_name, e.scope, e.starts_at, e.mark, e.max), ', ' \
+                   ORDER BY e.limit_name, e.scope, e.starts_at, e.mark), 'none') FROM quota_events e WHERE e.workspace_id = $1";
+        assert_eq!(self.object.text(sql).await, self.rows.text(sql).await);
     }
 }
 
