@@ -121,7 +121,15 @@ pub(crate) fn fit(budgets: &[Budget], size: Size, wanted: Tokens, price: &Price,
     Ok(fits)
 }
 
-/// How much output to hold beyond what is held, of what is left: little near a limit, as much again far from it.
-pub(crate) fn slice(held: Tokens, left: Tokens) -> Tokens {
-    left.min(SLICE_LEAST.max((left / SLICE_SHARE).min(SLICE_FIRST.max(held))))
+/// The budgets that a turn has not for itself alone: all but the limit of one turn, which comes first.
+pub(crate) fn shared(budgets: &[Budget]) -> &[Budget] {
+    match budgets {
+        [Budget { window: None, .. }, shared @ ..] => shared,
+        all => all,
+    }
+}
+
+/// How much output to hold beyond what is held, of what is left: little near a limit that others share, as much again far from it.
+pub(crate) fn slice(held: Tokens, left: Tokens, shared: Tokens) -> Tokens {
+    left.min(SLICE_LEAST.max((shared / SLICE_SHARE).min(SLICE_FIRST.max(held))))
 }
