@@ -2,7 +2,8 @@
 //!
 //! The traps: 1. Between two awaits other events run here, so a decision and what it is based on stand together without one. 2. What was spent is
 //! loaded from the ledger only while no record is being written ([`Desk::ledger`] is locked), else it might be counted twice or not at all.
-//! 3. A turn is settled in memory first and then saved: if the database does not take it, its row keeps it, and it was counted either way.
+//! 3. A turn is settled in memory first and then saved: if the database does not take it, its row keeps it, and it was counted either way. If neither does,
+//! nothing was done, and its hold goes on ([`Desk::undo`]).
 //! 4. A row is deleted after the database has the record, never before; if that is lost, the alarm saves it again, which changes nothing.
 
 use crate::gate::Gate;
@@ -340,21 +341,33 @@ impl<D: Database, R: Rows> Desk<D, R> {
         if self.rows.put(turn, &Row::Running { hold: Box::new(hold.clone()), draft }) { Ok(()) } else { Err(StoreError::Unreachable) }
     }
 
-    /// Settles a turn and saves it.
-    async fn finish(&self, mut record: Record, now: Timestamp) -> Answer {
-        let turn = record.turn_id;
-        // Which marks it passes, and what is left, is known only beside what was spent. Without that it is settled all the same; a database that has just not
-        // taken a record is not asked.
+    async fn finish(&self, record: Record, now: Timestamp) -> Answer {
+        self.know(record.turn_id).await;
+        self.end(record, now).await
+    }
+
+    /// Loads what was spent in a turn's windows: which marks it passes, and what is left, is known only beside that. Without it the turn is settled all the
+    /// same; a database that has just not taken a record is not asked.
+    async fn know(&self, turn: TurnId) {
         if self.undelivered.borrow().is_empty() {
             let windows = self.counter.borrow().hold(turn).map(|hold| hold.spans.clone()).unwrap_or_default();
             let _ = self.load(&windows).await;
         }
+    }
+
+    /// Settles a turn and saves it. Nothing is awaited before it is settled.
+    async fn end(&self, mut record: Record, now: Timestamp) -> Answer {
+        let turn = record.turn_id;
         if self.is_saving(turn) {
             // The same record is on its way already.
             return Answer::Unavailable;
         }
         self.saving.borrow_mut().push(Settled::of(&record));
         let settled = self.settle(&mut record, now);
+        if self.undelivered.borrow().contains_key(&turn) {
+            // It was settled before, and is kept.
+            self.counter.borrow_mut().doubt();
+        }
         let quota = settled.clone().unwrap_or_default();
         if let Some(answer) = &mut record.answer {
             *answer = with_quota(answer, &quota).unwrap_or_else(|| answer.clone());
@@ -370,7 +383,21 @@ impl<D: Database, R: Rows> Desk<D, R> {
                 self.undelivered.borrow_mut().insert(turn, record);
                 Answer::Finished(Finished { saved: false, quota })
             }
-            Err(_) => Answer::Unavailable,
+            Err(_) => {
+                self.undo(turn, now);
+                Answer::Unavailable
+            }
+        }
+    }
+
+    /// A turn was settled, and its record is nowhere: it will be sent again, and must not be counted twice then. Until then the turn holds what it held.
+    fn undo(&self, turn: TurnId, now: Timestamp) {
+        let mut counter = self.counter.borrow_mut();
+        counter.doubt();
+        if let Some(Row::Running { hold, draft: _ }) = self.rows.get(turn).filter(|_| counter.hold(turn).is_none())
+            && hold.expires_at > now
+        {
+            counter.resume(turn, *hold);
         }
     }
 
@@ -515,12 +542,17 @@ impl<D: Database, R: Rows> Desk<D, R> {
         let now = self.tick(now);
         let expired = self.counter.borrow().expired(now);
         for turn in expired {
+            self.know(turn).await;
+            // It may have given a sign of life meanwhile, or ended.
+            if self.counter.borrow().hold(turn).is_none_or(|hold| hold.expires_at > now) {
+                continue;
+            }
             let Some(Row::Running { hold, draft }) = self.rows.get(turn) else {
                 self.counter.borrow_mut().release(turn);
                 continue;
             };
             let Ok(record) = draft.expired(&hold, now) else { continue };
-            self.finish(record, now).await;
+            self.end(record, now).await;
         }
         if !self.undelivered.borrow().is_empty() {
             let _alone = self.ledger.alone().await;

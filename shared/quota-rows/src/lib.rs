@@ -242,8 +242,10 @@ impl<'a, D: Database> RowsCounter<'a, D> {
             }
             let caps = plan::caps_now(&hold, limits.as_ref());
             let stands = standings.stands(&caps);
-            let growth =
-                plan::grow(&hold, caps, &stands, extend.input_bound, extend.output).map_err(|_| StoreError::Shape("hold_extend: price"))?;
+            // An amount that does not fit is as good as one that is not there.
+            let Ok(growth) = plan::grow(&hold, caps, &stands, extend.input_bound, extend.output) else {
+                return Ok(Answer::Extended(hold.extended(extend, false)));
+            };
             if let Some((Short { scope, window: Some(window), .. }, waits)) =
                 growth.short.as_ref().filter(|_| may_wait).and_then(|s| Some((s, s.waits()?)))
             {

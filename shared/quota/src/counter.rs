@@ -240,6 +240,11 @@ impl Counter {
         settled.inspect_err(|_| self.doubt())
     }
 
+    /// Puts a hold back whose settlement came to nothing.
+    pub fn resume(&mut self, turn: TurnId, hold: Hold) {
+        self.holds.insert(turn, hold);
+    }
+
     /// Gives a hold back without a charge: the turn never began.
     pub fn release(&mut self, turn: TurnId) {
         self.holds.remove(&turn);

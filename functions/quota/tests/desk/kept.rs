@@ -84,6 +84,67 @@ fn kf_05_a_turn_that_dies_is_charged_what_it_reported_and_frees_its_hold() {
 }
 
 #[test]
+fn a_record_that_neither_the_database_nor_its_row_takes_is_counted_once_when_it_comes_again() {
+    let world = World::new();
+    (1..=2).for_each(|n| drop(world.begin(n, None)));
+    let (first, second) = (world.record(1, 700), world.record(2, 30));
+    let held = world.used().1;
+    world.set(|db| db.fails = Some("turn_finish"));
+    world.rows.fail(true);
+    for _ in 0..3 {
+        assert!(matches!(world.ask(Ask::Finish(Box::new(first.clone())), NOW), Answer::Unavailable));
+        assert_eq!(world.used(), (0, held), "nothing was done: it holds what it held");
+    }
+    world.set(|db| db.fails = None);
+    world.rows.fail(false);
+    assert_eq!(world.told(first), [(700, held / 2)]);
+    assert_eq!(world.told(second), [(730, 0)]);
+    assert_eq!(world.used(), (730, 0));
+}
+
+#[test]
+fn a_record_that_is_kept_and_comes_again_is_counted_once() {
+    for comes_back in [false, true] {
+        let world = World::new();
+        world.begin(1, None);
+        let record = world.record(1, 700);
+        world.set(|db| db.away = true);
+        assert!(!world.finish(record.clone()), "acknowledged, not saved yet");
+        world.set(|db| db.away = !comes_back);
+        assert_eq!(world.finish(record), comes_back);
+        world.set(|db| db.away = false);
+        assert_eq!(world.used(), (700, 0), "{comes_back}");
+    }
+}
+
+#[test]
+fn a_turn_that_gives_a_sign_of_life_while_others_are_ended_lives_on() {
+    let mut world = World::new();
+    (1..=2).for_each(|n| drop(world.begin(n, None)));
+    let late = NOW.plus_millis(LEASE);
+    world.set(|db| db.slow = true);
+    let mut wake = Box::pin(world.desk.wake(late));
+    assert!((&mut wake).now_or_never().is_none(), "the first is being saved");
+    world.extended(extend(2, 1), late);
+    while (&mut wake).now_or_never().is_none() {}
+    drop(wake);
+    assert_eq!(world.db.0.lock().unwrap().ledger.len(), 1, "the first");
+    assert_eq!(world.hold(2).expires_at, late.plus_millis(LEASE));
+    // The same, while it is looked up what was spent.
+    world.restart();
+    let later = late.plus_millis(LEASE);
+    let mut wake = Box::pin(world.desk.wake(later));
+    assert!((&mut wake).now_or_never().is_none(), "the ledger is read");
+    world.extended(extend(2, 2), later);
+    while (&mut wake).now_or_never().is_none() {}
+    drop(wake);
+    assert_eq!(world.db.0.lock().unwrap().ledger.len(), 1);
+    world.set(|db| db.slow = false);
+    world.desk.wake(later.plus_millis(LEASE)).now_or_never().unwrap();
+    assert_eq!(world.entry(2)["status"], "expired", "of which nothing is heard any more");
+}
+
+#[test]
 fn a_late_settlement_corrects_a_dead_turn_once() {
     let world = World::new();
     world.begin(1, None);

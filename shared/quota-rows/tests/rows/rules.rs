@@ -274,6 +274,19 @@ async fn an_amount_that_does_not_fit_is_a_fault_and_holds_nothing() {
 
 #[tokio::test]
 #[ignore = "needs a database"]
+async fn a_hold_does_not_grow_to_an_amount_that_does_not_fit() {
+    let world = World::new(1, json!({})).await;
+    let most = 40_000_000_000_000_000;
+    world.set_agent("a", most, json!({})).await;
+    let begun = world.begun(&begin(1), START).await;
+    let asked = world.needs(1, 1, most, START).await;
+    assert_eq!((asked.covered, asked.wait, asked.output), (false, false, begun.output));
+    assert!(world.needs(1, 2, begun.output + 1, START).await.covered, "it goes on");
+    world.check().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a database"]
 async fn a_hold_grows_as_the_output_comes_and_takes_the_last_of_a_budget() {
     let world = world().await;
     world.set_agent("a", 30_000, json!({})).await;
