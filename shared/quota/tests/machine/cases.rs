@@ -1,9 +1,16 @@
 //! Case by case: what a rule says, in the smallest form that shows it.
 
-use crate::{PRICE, START, agent, spans};
+use crate::zone::Zone;
+use crate::{PRICE, START, agent};
 use astra_kernel::{Allowance, Limits, NanoUsd, Timestamp, TurnId, Usage, UsageSource};
 use astra_quota::words::Extend;
-use astra_quota::{AdmitError, Amount, Cap, Counter, Heard, Known, QuotaView, Request, SaveOutcome, Size, Spent, alert, plan, window};
+use astra_quota::{
+    AdmitError, Amount, Cap, Counter, Heard, Known, QuotaView, Request, SaveOutcome, Size, Spans, Spent, alert, plan, window,
+};
+
+fn spans(at: Timestamp) -> Spans {
+    Zone::Utc.spans(at)
+}
 
 fn begin(counter: &mut Counter, n: u128, key: Option<&str>, limits: &Limits, now: Timestamp) -> Result<TurnId, AdmitError> {
     let turn = TurnId(uuid::Uuid::from_u128(n));

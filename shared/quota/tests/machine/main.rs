@@ -1,12 +1,19 @@
-//! The rules of holds and limits: under generated schedules ([`schedules`]), and case by case ([`cases`]).
+//! The rules of holds and limits: under generated schedules ([`schedules`]) that are compared with a model of their own ([`model`]), and case by case
+//! ([`cases`]). [`mutations`] keeps the list of changes to the rules that these tests must see (docs/quota-proof.md).
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+mod begin;
 mod cases;
+mod check;
+mod end;
+mod extend;
+mod model;
+mod mutations;
 mod schedules;
 mod world;
+mod zone;
 
-use astra_kernel::{AgentId, Price, Timestamp};
-use astra_quota::{Period, Span, Spans};
+use astra_kernel::{AgentId, Price, Timestamp, TurnId};
 
 pub(crate) const PRICE: Price = Price {
     version: 1,
@@ -21,20 +28,12 @@ pub(crate) const START: Timestamp = Timestamp(1_795_478_400_000);
 
 pub(crate) const HOUR: i64 = 3_600_000;
 
+pub(crate) const DAY: i64 = 24 * HOUR;
+
 pub(crate) fn agent(n: u8) -> AgentId {
     format!("agent{n}").try_into().unwrap()
 }
 
-/// The windows of a moment, in UTC, as the database says them.
-pub(crate) fn spans(at: Timestamp) -> Spans {
-    let of = |period, length: i64| {
-        let starts_at = Timestamp(at.0.div_euclid(length) * length);
-        Span { period, starts_at, ends_at: starts_at.plus_millis(length) }
-    };
-    let month = at.month();
-    Spans {
-        hour: of(Period::Hour, HOUR),
-        day: of(Period::Day, 24 * HOUR),
-        month: Span { period: Period::Month, starts_at: month.starts_at(), ends_at: month.resets_at() },
-    }
+pub(crate) fn turn_id(n: u128) -> TurnId {
+    TurnId(uuid::Uuid::from_u128(n))
 }

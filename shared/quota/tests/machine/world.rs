@@ -1,329 +1,270 @@
-//! The counter, and beside it the ledger as the database keeps it. Each step checks what it was told; [`World::check`] what is always true.
+//! The counter, beside it all that should be true of it ([`Model`]), and the steps that change both.
 
-use crate::{PRICE, agent, spans};
-use astra_kernel::{AgentId, Allowance, Limits, NanoUsd, Price, Timestamp, TurnId, Usage, UsageSource};
-use astra_quota::words::{Extend, Extended};
-use astra_quota::{AdmitError, Amount, Cap, Counter, Heard, Hold, Request, SaveOutcome, Scope, Size, Span, Spans, Spent, plan, window};
-use std::collections::BTreeMap;
+use crate::begin::Wish;
+use crate::model::{Model, Sum};
+use crate::zone::Zone;
+use crate::{PRICE, turn_id};
+use astra_kernel::{Allowance, Limits, NanoUsd, Price, Timestamp, Tokens, TurnId, Usage, UsageSource};
+use astra_quota::words::Extend;
+use astra_quota::{Amount, Counter, Heard, Span, Spent};
+use std::collections::{BTreeMap, BTreeSet};
 
-#[derive(Debug, Clone)]
-pub(crate) enum Step {
-    Begin { agent: u8, input: u64, history: u64, output: u64 },
-    Extend { which: usize, output: u64, input_bound: u64, is_urgent: bool, is_late: bool },
-    Finish { which: usize, input: u64, output: u64 },
-    FinishAgain { which: usize },
-    Die { which: usize },
-    Wait { millis: i64 },
-    SetLimits { limits: Limits, tells: bool },
-    Restart,
-}
+/// How long a hold lives without a sign of life.
+pub(crate) const LEASE: i64 = 30_000;
 
-pub(crate) struct Entry {
-    agent: AgentId,
-    started_at: Timestamp,
-    charge: Amount,
-    expired: bool,
-}
+/// How many agents the workspace has.
+pub(crate) const AGENT_COUNT: i64 = 2;
 
-pub(crate) struct World {
-    pub(crate) counter: Counter,
-    pub(crate) ledger: BTreeMap<TurnId, Entry>,
-    pub(crate) running: Vec<TurnId>,
-    pub(crate) ended: Vec<TurnId>,
-    pub(crate) limits: Limits,
-    pub(crate) now: Timestamp,
-    /// The counter was told of the limits as they are: by a turn that began since, or by whoever changed them.
-    knows_limits: bool,
-    sequence: u32,
-    next: u128,
-    /// What each cap stood at after the step before: a decision may not add to one that is full.
-    stood: BTreeMap<(Span, Scope, &'static str), i64>,
-}
-
-/// Of each agent: 1 has a limit of its own over a month and an hour, the others none.
-pub(crate) fn allowance(n: u8) -> Allowance {
-    match n {
+/// Of each agent: 1 and 2 have limits of their own, the others none.
+pub(crate) fn allowance(agent: u8) -> Allowance {
+    match agent {
         1 => Allowance { max_cost_nano_usd_per_month: Some(NanoUsd(2_000_000)), max_tokens_per_hour: Some(6_000), ..Allowance::default() },
+        2 => Allowance { max_tokens_per_day: Some(9_000), max_cost_nano_usd_per_hour: Some(NanoUsd(3_000_000)), ..Allowance::default() },
         _ => Allowance::default(),
     }
 }
 
-fn usage(input: u64, output: u64) -> Usage {
-    Usage { input_tokens: input, output_tokens: output, source: UsageSource::Provider, ..Usage::NONE }
+/// 2 has a limit of its turns, too.
+pub(crate) fn per_turn(agent: u8) -> Option<i64> {
+    (agent == 2).then_some(2_000)
 }
 
-fn charge(usage: &Usage) -> Amount {
-    Amount { cost: PRICE.cost(usage).unwrap(), tokens: i64::try_from(usage.total_tokens()).unwrap() }
+/// What is cached is dearer with 1 (as it is to write a cache); 3 bills what it does not stream.
+pub(crate) fn price(agent: u8) -> Price {
+    match agent {
+        1 => Price { cached_input_nano_per_mtok: 200_000_001, output_nano_per_mtok: 599_999_999, ..PRICE },
+        3 => Price { holds_maximum: true, ..PRICE },
+        _ => PRICE,
+    }
+}
+
+/// When a sign of life arrives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    Next,
+    /// A copy of the last.
+    Again,
+    /// Overtaken by a later one.
+    Late,
+    /// Some before it were lost.
+    Skipping,
+}
+
+/// What a sign of life says.
+#[derive(Debug, Clone)]
+pub(crate) struct Sign {
+    pub(crate) output: Tokens,
+    pub(crate) input_bound: Tokens,
+    pub(crate) is_urgent: bool,
+    pub(crate) order: Order,
+    pub(crate) progress: Usage,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Step {
+    Begin(Wish),
+    BeginAgain {
+        which: usize,
+        wish: Wish,
+    },
+    Extend {
+        which: usize,
+        sign: Sign,
+    },
+    /// Of a turn that has ended.
+    ExtendEnded {
+        which: usize,
+        sign: Sign,
+    },
+    Stop {
+        which: usize,
+        is_own: bool,
+    },
+    /// `more`: the provider counts more output than it was allowed.
+    Finish {
+        which: usize,
+        input: Tokens,
+        cached: Tokens,
+        output: Tokens,
+        more: Tokens,
+    },
+    /// A message twice, or the settlement of a turn that was taken for dead. `knows`: the database was asked before the counter is told.
+    FinishAgain {
+        which: usize,
+        input: Tokens,
+        output: Tokens,
+        knows: bool,
+    },
+    /// It never began: its row could not be written.
+    Release {
+        which: usize,
+    },
+    /// Nothing more is heard of it.
+    Die {
+        which: usize,
+    },
+    /// `wakes`: the alarm is on time.
+    Wait {
+        millis: i64,
+        wakes: bool,
+    },
+    SetLimits {
+        limits: Limits,
+        tells: bool,
+    },
+    SetZone(Zone),
+    /// The counter's memory is gone but for the holds, which are kept.
+    Restart,
+    Doubt,
+}
+
+pub(crate) struct World {
+    pub(crate) counter: Counter,
+    pub(crate) model: Model,
+    pub(crate) ended: BTreeSet<TurnId>,
+    pub(crate) next: u128,
+    /// Used and held of each window after the step before.
+    pub(crate) stood: BTreeMap<(Span, Option<u8>), Sum>,
 }
 
 impl World {
-    pub(crate) fn new(limits: Limits, now: Timestamp) -> Self {
-        let (counter, ledger, stood) = (Counter::default(), BTreeMap::new(), BTreeMap::new());
-        Self { counter, ledger, running: vec![], ended: vec![], limits, now, knows_limits: false, sequence: 0, next: 0, stood }
-    }
-
-    fn spent(&self, window: &Span) -> Spent {
-        let mut spent = Spent::default();
-        for entry in self.ledger.values().filter(|e| window.contains(e.started_at)) {
-            spent.add(&entry.agent, entry.charge).unwrap();
-        }
-        spent
+    pub(crate) fn new(zone: Zone, limits: Limits) -> Self {
+        let (model, ended, stood) = (Model::new(zone, limits), BTreeSet::new(), BTreeMap::new());
+        Self { counter: Counter::default(), model, ended, next: 0, stood }
     }
 
     /// As the desk does before it decides.
     pub(crate) fn load(&mut self, windows: &[Span]) {
-        for window in self.counter.missing(windows) {
-            let spent = self.spent(&window);
+        let missing: Vec<Span> = windows.iter().filter(|window| !self.model.known.contains(window)).copied().collect();
+        assert_eq!(self.counter.missing(windows), missing);
+        for window in missing {
+            let mut spent = Spent::default();
+            for agent in 0..4 {
+                let Sum { cost, tokens } = self.model.used(&window, Some(agent));
+                let (cost, tokens) = (NanoUsd(i64::try_from(cost).unwrap()), i64::try_from(tokens).unwrap());
+                spent.by_agent.insert(crate::agent(agent), Amount { cost, tokens });
+                spent.total = Amount { cost: NanoUsd(spent.total.cost.0 + cost.0), tokens: spent.total.tokens + tokens };
+            }
             self.counter.load(window, spent);
+            self.model.known.insert(window);
         }
     }
 
-    fn pick(list: &[TurnId], which: usize) -> Option<TurnId> {
-        (!list.is_empty()).then(|| list[which % list.len()])
+    fn running(&self, which: usize) -> Option<TurnId> {
+        let running = &self.model.running;
+        (!running.is_empty()).then(|| *running.keys().nth(which % running.len()).unwrap())
     }
 
-    pub(crate) fn hold(&self, turn: TurnId) -> Hold {
-        self.counter.hold(turn).unwrap().clone()
+    fn ended(&self, which: usize) -> Option<TurnId> {
+        (!self.ended.is_empty()).then(|| *self.ended.iter().nth(which % self.ended.len()).unwrap())
     }
 
-    /// As the desk and the database do it: settle, then save; a record that was there makes the counter doubt.
-    fn finish(&mut self, turn: TurnId, agent: &AgentId, started_at: Timestamp, charge: Amount, expired: bool) {
-        self.counter.finish(self.now, turn, agent, started_at, charge, SaveOutcome::Saved).unwrap();
-        match self.ledger.get_mut(&turn) {
-            Some(entry) => {
-                // A settlement that comes after all corrects what was charged when the turn was taken for dead: once.
-                if entry.expired && !expired {
-                    (entry.charge, entry.expired) = (charge, false);
-                }
-                self.counter.doubt();
-            }
-            None => drop(self.ledger.insert(turn, Entry { agent: agent.clone(), started_at, charge, expired })),
-        }
-        self.running.retain(|t| *t != turn);
-        self.ended.push(turn);
-    }
-
-    pub(crate) fn begin(&mut self, n: u8, size: Size, wanted_output: u64) -> Option<TurnId> {
-        self.next += 1;
-        let turn = TurnId(uuid::Uuid::from_u128(self.next));
-        let (limits, allowance, spans) = (self.limits, allowance(n), spans(self.now));
-        let request = Request {
-            turn,
-            agent: agent(n),
-            subject: "u".into(),
-            key: Some((format!("key{}", self.next), "hash".into())),
-            now: self.now,
-            spans: &spans,
-            limits: &limits,
-            allowance: &allowance,
-            agent_count: 1,
-            max_tokens_per_turn: (n == 2).then_some(2_000),
-            size,
-            wanted_output,
-            price: Price { holds_maximum: n == 3, ..PRICE },
-            lease_millis: 30_000,
+    fn sign(&mut self, turn: TurnId, sign: &Sign) -> Heard {
+        let known = self.model.running.get(&turn).map_or(0, |turn| turn.sequence);
+        let sequence = match sign.order {
+            Order::Next => known + 1,
+            Order::Again => known,
+            Order::Late => known.saturating_sub(1),
+            Order::Skipping => known + 3,
         };
-        self.load(&plan::windows(&request));
-        let waited_for = self.running.iter().any(|t| self.hold(*t).waits.is_some());
-        self.knows_limits = true;
-        match self.counter.admit(request) {
-            Ok(hold) => {
-                assert!(hold.input_bound >= size.least && hold.input_bound <= size.full.max(size.least));
-                assert!((1..=wanted_output).contains(&hold.output) && hold.output <= hold.max_output && hold.max_output <= wanted_output);
-                assert_eq!(hold.bounded_by_budget, hold.max_output < wanted_output);
-                assert!(n != 2 || hold.input_bound + hold.max_output <= 2_000);
-                assert!(n != 3 || hold.output == hold.max_output, "what a model does not stream is held whole");
-                assert_eq!((hold.started_at, hold.spans[0]), (self.now, spans.month));
-                self.running.push(turn);
-                Some(turn)
-            }
-            Err(AdmitError::Refused(refusal)) => {
-                check_refusal(&refusal, size.least, waited_for);
-                None
-            }
-            Err(error) => panic!("{error}"),
-        }
+        let Sign { output, input_bound, is_urgent, progress, .. } = *sign;
+        self.extend(&Extend { turn_id: turn, sequence, progress, input_bound, output, is_urgent })
     }
 
-    /// Tells the counter that a turn lives, as the desk does.
-    pub(crate) fn extend(&mut self, turn: TurnId, output: u64, input_bound: u64, is_urgent: bool) -> Extended {
-        self.sequence += 1;
-        self.extend_as(turn, self.sequence, output, input_bound, is_urgent)
-    }
-
-    fn extend_as(&mut self, turn: TurnId, sequence: u32, output: u64, input_bound: u64, is_urgent: bool) -> Extended {
-        let before = self.hold(turn);
-        let reported = output.min(before.output);
-        let extend = Extend { turn_id: turn, sequence, progress: usage(10, reported), input_bound, output, is_urgent };
-        let extended = loop {
-            match self.counter.extend(self.now, &extend) {
-                Heard::Taken(extended) => break extended,
-                Heard::NotLoaded => self.load(&before.spans),
-                Heard::NotRunning => panic!("it runs"),
-            }
-        };
-        let hold = self.hold(turn);
-        assert_eq!((extended.output, extended.max_output), (hold.output, hold.max_output));
-        if sequence < before.sequence {
-            assert_eq!((hold.output, hold.input_bound, hold.progress), (before.output, before.input_bound, before.progress), "late");
-            return extended;
-        }
-        assert_eq!(extended.covered, hold.input_bound >= input_bound && hold.output >= output.min(hold.max_output));
-        assert_eq!(extended.wait, hold.waits.is_some());
-        assert!(!(extended.covered && extended.wait));
-        if self.knows_limits && !extended.covered && input_bound <= before.input_bound {
-            self.check_short(turn, output);
-        }
-        extended
-    }
-
-    /// A hold that was not let grow: no limit pays for what was needed, beside what others hold.
-    fn check_short(&mut self, turn: TurnId, output: u64) {
-        let hold = self.hold(turn);
-        self.load(&hold.spans);
-        let caps = plan::caps_now(&hold, None);
-        let stands = self.counter.stands(&caps).unwrap();
-        let need = hold.price.at_most(hold.input_bound, output.min(hold.max_output)).unwrap();
-        let need = Amount { cost: need, tokens: i64::try_from(hold.input_bound + output.min(hold.max_output)).unwrap() };
-        let fits = |cap: &Cap, max: i64, stand: &plan::Stand| {
-            cap.amount(stand.used) + cap.amount(stand.held.less(hold.amount())) + cap.amount(need) <= max
-        };
-        let limits_now = plan::caps_now(&hold, Some(&self.limits));
-        let fits_before = caps.iter().zip(&stands).all(|(cap, stand)| fits(cap, cap.max, stand));
-        let stands_now = self.counter.stands(&limits_now).unwrap();
-        let fits_now = limits_now.iter().zip(&stands_now).all(|(cap, stand)| fits(cap, cap.max, stand));
-        let in_turn = hold.max_tokens_per_turn.is_none_or(|max| need.tokens <= max);
-        assert!(!(fits_before && fits_now && in_turn), "{hold:?} was refused {output}, which is there");
-    }
-
-    pub(crate) fn take(&mut self, step: &Step) {
-        match *step {
-            Step::Begin { agent, input, history, output } => {
-                self.begin(agent, Size { least: input, full: input + history }, output);
-            }
-            Step::Extend { which, output, input_bound, is_urgent, is_late } => {
-                if let Some(turn) = Self::pick(&self.running, which) {
-                    if is_late {
-                        let sequence = self.hold(turn).sequence.saturating_sub(1);
-                        self.extend_as(turn, sequence, output, 0, is_urgent);
-                    } else {
-                        self.extend(turn, output, input_bound, is_urgent);
-                    }
+    /// Does one step. True when it may be the reason why a limit is exceeded: the provider counted more than was covered, now or when it corrected that.
+    pub(crate) fn take(&mut self, step: &Step) -> bool {
+        match step {
+            Step::Begin(wish) => self.begin(wish),
+            Step::BeginAgain { which, wish } => {
+                if let Some(turn) = self.running(*which) {
+                    self.begin_again(turn, wish);
                 }
             }
-            Step::Finish { which, input, output } => {
-                if let Some(turn) = Self::pick(&self.running, which) {
-                    let hold = self.hold(turn);
-                    // No more is delivered than is covered.
-                    let usage = usage(input.min(hold.input_bound), output.min(hold.output));
-                    self.finish(turn, &hold.agent, hold.started_at, charge(&usage), false);
-                    assert_eq!(self.counter.hold(turn), None);
+            Step::Extend { which, sign } => {
+                if let Some(turn) = self.running(*which) {
+                    self.sign(turn, sign);
                 }
             }
-            Step::FinishAgain { which } => {
-                if let Some(turn) = Self::pick(&self.ended, which) {
-                    let entry = &self.ledger[&turn];
-                    let (agent, started_at, charge) = (entry.agent.clone(), entry.started_at, entry.charge);
-                    self.finish(turn, &agent, started_at, charge, false);
+            Step::ExtendEnded { which, sign } => {
+                if let Some(turn) = self.ended(*which) {
+                    assert_eq!(self.sign(turn, sign), Heard::NotRunning);
+                }
+            }
+            Step::Stop { which, is_own } => self.stop(self.running(*which).unwrap_or(turn_id(0)), *is_own),
+            Step::Finish { which, input, cached, output, more } => {
+                if let Some(turn) = self.running(*which) {
+                    let hold = &self.model.running[&turn];
+                    let (input, output) = ((*input).min(hold.input), (*output).min(hold.output) + more);
+                    self.finish(turn, &usage(input, *cached, output));
+                    return *more > 0;
+                }
+            }
+            Step::FinishAgain { which, input, output, knows } => {
+                if let Some(turn) = self.ended(*which) {
+                    self.finish_again(turn, &usage(*input, 0, *output), *knows);
+                    return true;
+                }
+            }
+            Step::Release { which } => {
+                if let Some(turn) = self.running(*which) {
+                    self.counter.release(turn);
+                    self.model.running.remove(&turn);
                 }
             }
             Step::Die { which } => {
-                if let Some(turn) = Self::pick(&self.running, which) {
-                    self.now = self.now.max(self.hold(turn).expires_at);
+                if let Some(turn) = self.running(*which) {
+                    self.model.now = self.model.now.max(self.model.running[&turn].expires_at);
                     self.wake();
-                    assert_eq!(self.counter.hold(turn), None);
+                    assert_eq!(self.counter.hold(turn), None, "no hold outlives its lease");
                 }
             }
             // The desk's clock never goes back.
-            Step::Wait { millis } => {
-                self.now = self.now.max(self.now.plus_millis(millis));
-                self.wake();
-            }
-            Step::SetLimits { limits, tells } => {
-                self.limits = limits;
-                self.knows_limits = tells;
-                if tells {
-                    self.counter.set_limits(spans(self.now).month, limits);
+            Step::Wait { millis, wakes } => {
+                self.model.now = Timestamp(self.model.now.0 + millis.max(&0));
+                if *wakes {
+                    self.wake();
                 }
             }
-            Step::Restart => {
-                let holds: Vec<_> = self.running.iter().map(|t| (*t, self.hold(*t))).collect();
-                self.counter = Counter::with_holds(holds);
-                self.knows_limits = false;
-                let month = spans(self.now).month;
-                assert_eq!(self.counter.missing(&[month]), [month], "it knows nothing of what was spent");
+            Step::SetLimits { limits, tells } => {
+                self.model.limits = *limits;
+                if *tells {
+                    let month = self.model.zone.spans(self.model.now).month;
+                    self.counter.set_limits(month, *limits);
+                    self.model.told = Some((month, *limits));
+                }
+            }
+            Step::SetZone(zone) => self.model.zone = *zone,
+            Step::Restart => self.restart(),
+            Step::Doubt => {
+                self.counter.doubt();
+                self.model.known.clear();
             }
         }
+        false
     }
 
-    /// Ends what has expired, as the alarm does.
-    pub(crate) fn wake(&mut self) {
-        for turn in self.counter.expired(self.now) {
-            let hold = self.hold(turn);
-            let usage = hold.charge_if_dead();
-            assert_eq!(usage.output_tokens, hold.progress.output_tokens.min(hold.output), "what was last reported");
-            let charge = charge(&usage);
-            assert!(charge.cost <= hold.cost, "a dead turn is never charged more than it held");
-            self.finish(turn, &hold.agent, hold.started_at, charge, true);
-        }
+    fn restart(&mut self) {
+        let kept: Vec<_> = self.model.running.keys().map(|turn| (*turn, self.counter.hold(*turn).unwrap().clone())).collect();
+        // As the rows keep them.
+        let text = serde_json::to_string(&kept).unwrap();
+        self.counter = Counter::with_holds(serde_json::from_str::<Vec<_>>(&text).unwrap());
+        self.model.known.clear();
+        self.model.begun.clear();
+        self.model.closed.clear();
+        self.model.told = None;
     }
 
-    /// What is always true, whatever happened.
-    pub(crate) fn check(&mut self, is_decision: bool) {
-        let spans: Spans = spans(self.now);
-        let mut caps = Vec::new();
-        window::push(&mut caps, &Scope::workspace(), &self.limits.allowance(), |period| Some(spans.of(period)));
-        window::push(&mut caps, &Scope::agent(&agent(1)), &allowance(1), |period| Some(spans.of(period)));
-        // And those of turns that run on from a window that is over.
-        caps.extend(self.running.iter().flat_map(|t| plan::caps_now(&self.hold(*t), None)).filter(|cap| cap.scope.agent_id().is_some()));
-        let windows: Vec<Span> = caps.iter().map(|cap| cap.window).collect();
-        self.load(&windows);
-        let stands = self.counter.stands(&caps).unwrap();
-        let mut stood = BTreeMap::new();
-        for (cap, stand) in caps.iter().zip(&stands) {
-            assert_eq!(stand.used, self.spent(&cap.window).of(&cap.scope), "the counter says what the ledger says");
-            let total = cap.amount(stand.used) + cap.amount(stand.held);
-            let key = (cap.window, cap.scope.clone(), cap.limit.as_str());
-            if total > cap.max {
-                // Only what was there before the limit was lowered may be above it, and no decision adds to that.
-                assert!(cap.scope.agent_id().is_none(), "an agent's limit does not change here: {cap:?} {stand:?}");
-                let before = self.stood.get(&key).copied();
-                assert!(!is_decision || !self.knows_limits || before.is_none_or(|before| total <= before), "{cap:?} {stand:?} {before:?}");
-            }
-            stood.insert(key, total);
-        }
-        self.stood = stood;
-        assert_eq!(self.counter.running(), self.running.len());
-        assert!(self.running.iter().all(|t| self.hold(*t).expires_at > self.now), "no hold outlives its lease");
-    }
-
-    /// Lets all that is running ask for more, until all have ended: each ends when it is refused. That ends.
-    pub(crate) fn drain(&mut self) {
-        for round in 0.. {
-            assert!(round < 10_000, "they wait for each other for ever: {:?}", self.running);
-            let Some(turn) = self.running.get(round % self.running.len().max(1)).copied() else { return };
-            let hold = self.hold(turn);
-            let extended = self.extend(turn, hold.output + 1, 0, true);
-            if !extended.wait && (!extended.covered || hold.output >= hold.max_output) {
-                let usage = usage(hold.input_bound, self.hold(turn).output);
-                self.finish(turn, &hold.agent, hold.started_at, charge(&usage), false);
-                self.check(false);
-            }
+    fn stop(&mut self, turn: TurnId, is_own: bool) {
+        let whose = self.model.running.get(&turn).map(|turn| turn.subject.clone());
+        let subject = if is_own { whose.clone() } else { Some("somebody else".to_owned()) };
+        assert_eq!(self.counter.stop(turn, subject.as_deref()), is_own && whose.is_some());
+        if let Some(turn) = self.model.running.get_mut(&turn) {
+            turn.stop |= is_own;
         }
     }
 }
 
-/// A refusal must be true: the least that the turn needs does not fit, or others wait for it.
-fn check_refusal(refusal: &astra_quota::Refusal, input: u64, waited_for: bool) {
-    let left = refusal.max - refusal.used - refusal.held;
-    assert!(left < refusal.needs || (waited_for && refusal.retry_after == Some(1)), "{refusal:?} refuses what is there");
-    if left < refusal.needs {
-        match refusal.limit.as_str() {
-            limit if limit.starts_with("maxCostUsd") => assert_eq!(refusal.needs, PRICE.at_most(input, 1).unwrap().0),
-            limit if limit.starts_with("maxTokens") => assert_eq!(refusal.needs, i64::try_from(input).unwrap() + 1),
-            "maxTurnsPerMinute" => assert_eq!(refusal.needs, 1),
-            other => panic!("{other}"),
-        }
-    }
-    assert!(refusal.retry_after.is_none_or(|seconds| seconds >= 1));
+fn usage(input: Tokens, cached: Tokens, output: Tokens) -> Usage {
+    let (cached_input_tokens, source) = (cached.min(input), UsageSource::Provider);
+    Usage { input_tokens: input, cached_input_tokens, output_tokens: output, reasoning_tokens: 0, source }
 }

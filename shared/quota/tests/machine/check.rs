@@ -1,0 +1,172 @@
+//! What is always true, whatever happened before.
+
+use crate::agent;
+use crate::model::{Limit, Model, Sum, Turn, amount, limits_of};
+use crate::world::{AGENT_COUNT, LEASE, World, allowance};
+use astra_kernel::{Timestamp, TurnId};
+use astra_quota::{Amount, Cap, Hold, LimitName, QuotaView, Scope, Span, Stand, Window};
+use std::collections::{BTreeMap, BTreeSet};
+
+const AGENTS: [&str; 4] = ["agent0", "agent1", "agent2", "agent3"];
+
+/// Whose, as the API writes it.
+pub(crate) fn scope_name(agent: Option<u8>) -> String {
+    agent.map_or("workspace".into(), |agent| format!("agent:{}", AGENTS[usize::from(agent)]))
+}
+
+fn is_same(cap: &Cap, limit: &Limit) -> bool {
+    (cap.limit.as_str(), cap.window, cap.max) == (limit.name, limit.window, limit.max) && cap.scope.as_str() == scope_name(limit.agent)
+}
+
+fn cap(limit: &Limit) -> Cap {
+    let name = serde_json::from_value::<LimitName>(limit.name.into()).unwrap();
+    let scope = limit.agent.map_or_else(Scope::workspace, |n| Scope::agent(&agent(n)));
+    Cap { limit: name, scope, window: limit.window, max: limit.max }
+}
+
+/// Everything of a hold is as it must be. (A new field has to be thought about here.)
+fn check_hold(hold: &Hold, turn: &Turn) {
+    let Hold {
+        agent,
+        subject,
+        key,
+        started_at,
+        spans,
+        caps,
+        max_tokens_per_turn,
+        max_turns_per_minute,
+        input_bound,
+        output,
+        max_output,
+        bounded_by_budget,
+        cost,
+        price,
+        lease_millis,
+        expires_at,
+        sequence,
+        progress,
+        stop,
+        waits,
+    } = hold;
+    assert_eq!((*input_bound, *output, *max_output), (turn.input, turn.output, turn.max_output), "{turn:?}");
+    assert_eq!(i128::from(cost.0), amount(&turn.price, turn.input, turn.output).cost, "the cost of all that is covered");
+    assert_eq!(hold.amount(), Amount { cost: *cost, tokens: i64::try_from(turn.input + turn.output).unwrap() });
+    assert_eq!((*bounded_by_budget, *expires_at, *sequence, *progress), (turn.is_bounded, turn.expires_at, turn.sequence, turn.progress));
+    assert_eq!((*started_at, spans, *stop, *lease_millis), (turn.started_at, &turn.windows, turn.stop, LEASE));
+    assert_eq!((*max_tokens_per_turn, *max_turns_per_minute), (turn.per_turn, turn.per_minute));
+    assert_eq!((agent.as_str(), subject, key, price), (AGENTS[usize::from(turn.agent)], &turn.subject, &turn.key, &turn.price));
+    assert!(caps.len() == turn.limits.len() && caps.iter().zip(&turn.limits).all(|(cap, limit)| is_same(cap, limit)), "{caps:?} {turn:?}");
+    assert_eq!(waits.as_ref().map(|scope| scope.as_str().to_owned()), turn.waits.map(|waits| scope_name(waits.agent)), "what it waits for");
+    // Whatever the numbers are.
+    assert!(turn.output >= 1 && turn.output <= turn.max_output);
+    assert!(turn.per_turn.is_none_or(|max| turn.input + turn.max_output <= max.unsigned_abs()), "the limit of one turn");
+    assert!(!turn.price.holds_maximum || turn.output == turn.max_output, "what a model does not stream is held whole");
+}
+
+impl Model {
+    /// All limits that a decision can look at now, and those of turns that run on from windows that are over.
+    fn watched(&self) -> Vec<Limit> {
+        let spans = self.zone.spans(self.now);
+        let mut limits = limits_of(None, &self.limits.allowance(), |period| Some(spans.of(period)));
+        for n in [1, 2] {
+            limits.extend(limits_of(Some(n), &allowance(n), |period| Some(spans.of(period))));
+        }
+        for limit in self.running.values().flat_map(|turn| &turn.limits) {
+            if !limits.contains(limit) {
+                limits.push(*limit);
+            }
+        }
+        limits
+    }
+
+    /// Used and held of everything in a window, by the moment at which a turn began alone.
+    fn stood(&self, window: &Span, agent: Option<u8>) -> Sum {
+        let is_in = |at: Timestamp| (window.starts_at.0..window.ends_at.0).contains(&at.0);
+        let held = self.running.values().filter(|turn| is_in(turn.started_at) && agent.is_none_or(|a| a == turn.agent));
+        held.map(|turn| amount(&turn.price, turn.input, turn.output))
+            .fold(self.used(window, agent), |sum, held| Sum { cost: sum.cost + held.cost, tokens: sum.tokens + held.tokens })
+    }
+
+    fn view(&self, limits: &[Limit]) -> QuotaView {
+        let small = |number| i64::try_from(number).unwrap();
+        let window = |limit: &Limit| {
+            let used = small(self.used(&limit.window, limit.agent).of(limit.is_cost));
+            let held = small(self.held(&limit.window, limit.agent, None).of(limit.is_cost));
+            let (limit_name, scope, left) = (limit.name.into(), scope_name(limit.agent), (limit.max - used - held).max(0));
+            let (starts_at, resets_at) = (Some(limit.window.starts_at), Some(limit.window.ends_at));
+            Window { limit: limit_name, scope, max: limit.max, used, held, left, starts_at, resets_at }
+        };
+        let count = |limit: &str, max: i64, used: i64, resets_at| Window {
+            limit: limit.into(),
+            scope: "workspace".into(),
+            max,
+            used,
+            held: 0,
+            left: (max - used).max(0),
+            starts_at: None,
+            resets_at,
+        };
+        let (recent, first) = self.last_minute();
+        let turns = |max| count("maxTurnsPerMinute", max, recent, first.map(|at| Timestamp(at.0 + 60_000)));
+        let agents = |max| count("maxAgents", max, AGENT_COUNT, None);
+        let counts = self.limits.max_turns_per_minute.map(turns).into_iter().chain(self.limits.max_agents.map(agents));
+        QuotaView { windows: limits.iter().map(window).chain(counts).collect() }
+    }
+}
+
+impl World {
+    /// A decision that holds more leaves `spent + held <= limit` with every limit that it is about.
+    pub(crate) fn check_decision(&self, turn: TurnId) {
+        for limit in &self.model.running[&turn].limits {
+            let (used, held) = (self.model.used(&limit.window, limit.agent), self.model.held(&limit.window, limit.agent, None));
+            let (used, held) = (used.of(limit.is_cost), held.of(limit.is_cost));
+            assert!(used + held <= limit.max.into(), "{limit:?}: {used} used, {held} held");
+        }
+    }
+
+    /// `may_exceed`: the step has charged more than was held.
+    pub(crate) fn check(&mut self, may_exceed: bool) {
+        self.check_running();
+        self.check_shown();
+        let limits = self.model.watched();
+        let stood: BTreeMap<_, _> = limits.iter().map(|l| ((l.window, l.agent), self.model.stood(&l.window, l.agent))).collect();
+        for (key, now) in &stood {
+            let before = self.stood.get(key).copied().unwrap_or(Sum { cost: i128::MAX, tokens: i128::MAX });
+            assert!(may_exceed || (now.cost <= before.cost && now.tokens <= before.tokens), "{key:?} is used more without a decision");
+        }
+        self.stood = stood;
+    }
+
+    fn check_running(&self) {
+        let (counter, model) = (&self.counter, &self.model);
+        assert_eq!(counter.running(), model.running.len());
+        for (turn, expected) in &model.running {
+            check_hold(counter.hold(*turn).unwrap(), expected);
+        }
+        let dead = model.running.iter().filter(|(_, turn)| turn.expires_at <= model.now).map(|(id, _)| *id);
+        assert_eq!(counter.expired(model.now), dead.collect::<Vec<_>>());
+        assert_eq!(counter.next_expiry(), model.running.values().map(|turn| turn.expires_at).min());
+        let month = model.zone.spans(model.now).month.starts_at;
+        assert_eq!(counter.has_begun_before(month), model.running.values().any(|turn| turn.started_at < month));
+        assert_eq!(counter.windows().into_iter().collect::<BTreeSet<_>>(), model.known, "the windows of which it is known what was spent");
+    }
+
+    /// What is used, held and left of each limit is what was charged and what runs.
+    fn check_shown(&self) {
+        let model = &self.model;
+        let (known, unknown): (Vec<_>, Vec<_>) = model.watched().into_iter().partition(|limit| model.known.contains(&limit.window));
+        for limit in unknown {
+            assert_eq!(self.counter.stands(&[cap(&limit)]), None, "nobody knows");
+        }
+        let caps: Vec<_> = known.iter().map(cap).collect();
+        let stands = self.counter.stands(&caps).unwrap();
+        for (limit, Stand { used, held }) in known.iter().zip(stands) {
+            let sum = |amount: Amount| Sum { cost: amount.cost.0.into(), tokens: amount.tokens.into() };
+            assert_eq!(sum(used), model.used(&limit.window, limit.agent), "the counter says what the ledger says");
+            assert_eq!(sum(held), model.held(&limit.window, limit.agent, None), "all that runs is held, and nothing else");
+        }
+        let agents = model.limits.max_agents.map(|max| (max, AGENT_COUNT));
+        let view = self.counter.view(&caps, model.limits.max_turns_per_minute, agents, model.now);
+        assert_eq!(view, Some(model.view(&known)));
+    }
+}

@@ -1,0 +1,109 @@
+//! A sign of life: what is noted of it, how far the hold must grow, and whether it is worth to wait.
+
+use crate::model::{Limit, Line, Model, Room, Turn, Waits, limits_of, output_for, slice};
+use crate::world::{LEASE, World};
+use astra_kernel::{Timestamp, TurnId};
+use astra_quota::Heard;
+use astra_quota::words::Extend;
+
+impl Model {
+    fn extend(&mut self, extend: &Extend) -> Heard {
+        let (now, id) = (self.now, extend.turn_id);
+        let Some(turn) = self.running.get_mut(&id) else { return Heard::NotRunning };
+        // What was overtaken changes nothing; what comes twice changes nothing more.
+        if extend.sequence < turn.sequence {
+            return Heard::Taken(turn.answer(extend, false));
+        }
+        if extend.sequence > turn.sequence {
+            (turn.sequence, turn.progress) = (extend.sequence, extend.progress);
+            turn.expires_at = turn.expires_at.max(Timestamp(now.0 + LEASE));
+        }
+        if turn.covers(extend) {
+            turn.waits = None;
+            return Heard::Taken(turn.answer(extend, false));
+        }
+        let turn = turn.clone();
+        let limits = self.limits_of_running(&turn);
+        if !limits.iter().all(|limit| self.known.contains(&limit.window)) {
+            return Heard::NotLoaded;
+        }
+        let lines = self.lines(&limits, turn.per_turn, Some(id));
+        let (grown, short) = grow(&turn, limits, &lines, extend);
+        let waits = short.filter(|line| extend.is_urgent && self.may_be_given_back(id, line)).map(|line| Waits { agent: line.agent });
+        // Who waits takes nothing of what is left.
+        let turn = Turn { waits, ..if waits.is_some() { turn } else { grown } };
+        let answer = turn.answer(extend, waits.is_some());
+        self.running.insert(id, turn);
+        Heard::Taken(answer)
+    }
+
+    /// The workspace's limits as the counter knows them now, over the windows that the turn is counted in; the agent's as they were.
+    fn limits_of_running(&self, turn: &Turn) -> Vec<Limit> {
+        match self.told {
+            Some((month, limits)) if month == turn.windows[0] => {
+                let window = |period| turn.windows.iter().find(|window| window.period == period).copied();
+                let agents = turn.limits.iter().filter(|limit| limit.agent.is_some()).copied();
+                limits_of(None, &limits.allowance(), window).into_iter().chain(agents).collect()
+            }
+            _ => turn.limits.clone(),
+        }
+    }
+
+    /// Others that go on will give something back when they end; and of those that wait, the last that began is the first to end.
+    fn may_be_given_back(&self, id: TurnId, line: &Line) -> bool {
+        let Some(window) = line.window else { return false };
+        let holds_some = |turn: &Turn| turn.windows.contains(&window) && line.agent.is_none_or(|agent| agent == turn.agent);
+        self.running.iter().any(|(other, turn)| *other != id && holds_some(turn) && (turn.waits.is_none() || *other > id))
+    }
+}
+
+/// The hold as large as asked for and a slice more, or with what is left; and the limit for which it can be worth to wait.
+fn grow<'a>(turn: &Turn, limits: Vec<Limit>, lines: &'a [Line], extend: &Extend) -> (Turn, Option<&'a Line>) {
+    let (price, input, needed) = (&turn.price, turn.input.max(extend.input_bound), extend.output.min(turn.max_output));
+    let (left, ever) = (output_for(lines, Room::Now, price, input), output_for(lines, Room::Ever, price, input));
+    let tightest = lines.iter().min_by_key(|line| output_for(std::slice::from_ref(line), Room::Now, price, input));
+    let short = tightest.filter(|_| ever >= needed.max(1));
+    let grown = Turn { input, limits, ..turn.clone() };
+    if left == 0 {
+        return (turn.clone(), short);
+    }
+    if extend.input_bound > turn.input {
+        // Nothing was said yet: output is decided anew beside the larger prompt.
+        let (most, first) = if price.holds_maximum { (left, left) } else { (ever, slice(0, left)) };
+        let max_output = turn.max_output.min(most);
+        let is_bounded = turn.is_bounded || max_output < turn.max_output;
+        return (Turn { output: first.min(max_output), max_output, is_bounded, ..grown }, None);
+    }
+    if left >= needed {
+        let output = (needed + slice(turn.output, left - needed)).min(turn.max_output);
+        return (Turn { output, ..grown }, None);
+    }
+    if left <= turn.output {
+        return (turn.clone(), short);
+    }
+    (Turn { output: left, ..grown }, short)
+}
+
+impl World {
+    /// Tells the counter that a turn lives, as the desk does.
+    pub(crate) fn extend(&mut self, extend: &Extend) -> Heard {
+        let before = self.model.running.get(&extend.turn_id).cloned();
+        let heard = loop {
+            let expected = self.model.extend(extend);
+            let heard = self.counter.extend(self.model.now, extend);
+            assert_eq!(heard, expected, "{extend:?} {before:?}");
+            if heard != Heard::NotLoaded {
+                break heard;
+            }
+            let windows = self.counter.hold(extend.turn_id).unwrap().spans.clone();
+            self.load(&windows);
+        };
+        if let (Some(before), Some(after)) = (before, self.model.running.get(&extend.turn_id)) {
+            assert!(after.output >= before.output || after.input > before.input, "nothing that was granted is taken away");
+            if (after.input, after.output) != (before.input, before.output) {
+                self.check_decision(extend.turn_id);
+            }
+        }
+        heard
+    }
+}
