@@ -174,7 +174,8 @@ impl World {
     /// The same message once more: its turn keeps what it holds.
     pub(crate) fn begin_again(&mut self, turn: TurnId, wish: &Wish) {
         let before = self.counter.hold(turn).cloned();
-        assert_eq!(self.request(turn, wish, |counter, request| counter.admit(request).cloned().ok()), before);
+        let again = self.request(turn, wish, |counter, request| counter.admit(request).cloned().ok());
+        assert_eq!(again, before, "a turn that holds something keeps it");
     }
 
     fn request<T>(&mut self, turn: TurnId, wish: &Wish, ask: impl FnOnce(&mut astra_quota::Counter, Request<'_>) -> T) -> T {
@@ -206,7 +207,7 @@ impl World {
         }
         let expected = self.model.begin(turn, wish);
         let admitted = self.request(turn, wish, |counter, request| counter.admit(request).map(|_| ()));
-        assert_eq!(admitted, expected, "{wish:?}");
+        assert_eq!(admitted, expected, "whether it may begin: {wish:?}");
         if let Err(AdmitError::Refused(refusal)) = &admitted {
             self.check_refusal(refusal);
         }
@@ -219,6 +220,6 @@ impl World {
     fn check_refusal(&self, refusal: &Refusal) {
         let left = refusal.max - refusal.used - refusal.held;
         let is_waited_for = refusal.retry_after == Some(1) && self.model.running.values().any(|turn| turn.waits.is_some());
-        assert!(left < refusal.needs || is_waited_for || refusal.limit == "maxAgents", "{refusal:?} refuses what is there");
+        assert!(left < refusal.needs || is_waited_for || refusal.limit == "maxAgents", "it refuses what is there: {refusal:?}");
     }
 }

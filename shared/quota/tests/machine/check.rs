@@ -5,13 +5,13 @@ use crate::model::{Limit, Model, Sum, Turn, amount, limits_of};
 use crate::world::{AGENT_COUNT, LEASE, World, allowance};
 use astra_kernel::{Timestamp, TurnId};
 use astra_quota::{Amount, Cap, Hold, LimitName, QuotaView, Scope, Span, Stand, Window};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 const AGENTS: [&str; 4] = ["agent0", "agent1", "agent2", "agent3"];
 
 /// Whose, as the API writes it.
-pub(crate) fn scope_name(agent: Option<u8>) -> String {
-    agent.map_or("workspace".into(), |agent| format!("agent:{}", AGENTS[usize::from(agent)]))
+pub(crate) fn scope_name(agent: Option<u8>) -> &'static str {
+    agent.map_or("workspace", |agent| ["agent:agent0", "agent:agent1", "agent:agent2", "agent:agent3"][usize::from(agent)])
 }
 
 fn is_same(cap: &Cap, limit: &Limit) -> bool {
@@ -19,9 +19,17 @@ fn is_same(cap: &Cap, limit: &Limit) -> bool {
 }
 
 fn cap(limit: &Limit) -> Cap {
-    let name = serde_json::from_value::<LimitName>(limit.name.into()).unwrap();
+    let limit_name = match limit.name {
+        "maxTokensPerMonth" => LimitName::MaxTokensPerMonth,
+        "maxCostUsdPerMonth" => LimitName::MaxCostUsdPerMonth,
+        "maxTokensPerDay" => LimitName::MaxTokensPerDay,
+        "maxCostUsdPerDay" => LimitName::MaxCostUsdPerDay,
+        "maxTokensPerHour" => LimitName::MaxTokensPerHour,
+        "maxCostUsdPerHour" => LimitName::MaxCostUsdPerHour,
+        other => panic!("{other}"),
+    };
     let scope = limit.agent.map_or_else(Scope::workspace, |n| Scope::agent(&agent(n)));
-    Cap { limit: name, scope, window: limit.window, max: limit.max }
+    Cap { limit: limit_name, scope, window: limit.window, max: limit.max }
 }
 
 /// Everything of a hold is as it must be. (A new field has to be thought about here.)
@@ -48,17 +56,32 @@ fn check_hold(hold: &Hold, turn: &Turn) {
         stop,
         waits,
     } = hold;
-    assert_eq!((*input_bound, *output, *max_output), (turn.input, turn.output, turn.max_output), "{turn:?}");
+    assert_eq!((*input_bound, *output, *max_output), (turn.input, turn.output, turn.max_output), "how much is held: {turn:?}");
     assert_eq!(i128::from(cost.0), amount(&turn.price, turn.input, turn.output).cost, "the cost of all that is covered");
-    assert_eq!(hold.amount(), Amount { cost: *cost, tokens: i64::try_from(turn.input + turn.output).unwrap() });
-    assert_eq!((*bounded_by_budget, *expires_at, *sequence, *progress), (turn.is_bounded, turn.expires_at, turn.sequence, turn.progress));
-    assert_eq!((*started_at, spans, *stop, *lease_millis), (turn.started_at, &turn.windows, turn.stop, LEASE));
-    assert_eq!((*max_tokens_per_turn, *max_turns_per_minute), (turn.per_turn, turn.per_minute));
-    assert_eq!((agent.as_str(), subject, key, price), (AGENTS[usize::from(turn.agent)], &turn.subject, &turn.key, &turn.price));
-    assert!(caps.len() == turn.limits.len() && caps.iter().zip(&turn.limits).all(|(cap, limit)| is_same(cap, limit)), "{caps:?} {turn:?}");
-    assert_eq!(waits.as_ref().map(|scope| scope.as_str().to_owned()), turn.waits.map(|waits| scope_name(waits.agent)), "what it waits for");
+    assert_eq!(hold.amount(), Amount { cost: *cost, tokens: i64::try_from(turn.input + turn.output).unwrap() }, "prompt and output");
+    assert_eq!(
+        (*bounded_by_budget, *expires_at, *sequence, *progress),
+        (turn.is_bounded, turn.expires_at, turn.sequence, turn.progress),
+        "what was reported, and until when it lives"
+    );
+    assert_eq!(
+        (*started_at, spans, *stop, *lease_millis),
+        (turn.started_at, &turn.windows, turn.stop, LEASE),
+        "the windows that it is counted in"
+    );
+    assert_eq!((*max_tokens_per_turn, *max_turns_per_minute), (turn.per_turn, turn.per_minute), "its limits");
+    assert_eq!(
+        (agent.as_str(), subject, key, price),
+        (AGENTS[usize::from(turn.agent)], &turn.subject, &turn.key, &turn.price),
+        "whose it is"
+    );
+    assert!(
+        caps.len() == turn.limits.len() && caps.iter().zip(&turn.limits).all(|(cap, limit)| is_same(cap, limit)),
+        "its limits: {caps:?} {turn:?}"
+    );
+    assert_eq!(waits.as_ref().map(Scope::as_str), turn.waits.map(|waits| scope_name(waits.agent)), "what it waits for");
     // Whatever the numbers are.
-    assert!(turn.output >= 1 && turn.output <= turn.max_output);
+    assert!(turn.output >= 1 && turn.output <= turn.max_output, "some output, and no more than its maximum");
     assert!(turn.per_turn.is_none_or(|max| turn.input + turn.max_output <= max.unsigned_abs()), "the limit of one turn");
     assert!(!turn.price.holds_maximum || turn.output == turn.max_output, "what a model does not stream is held whole");
 }
@@ -92,7 +115,7 @@ impl Model {
         let window = |limit: &Limit| {
             let used = small(self.used(&limit.window, limit.agent).of(limit.is_cost));
             let held = small(self.held(&limit.window, limit.agent, None).of(limit.is_cost));
-            let (limit_name, scope, left) = (limit.name.into(), scope_name(limit.agent), (limit.max - used - held).max(0));
+            let (limit_name, scope, left) = (limit.name.into(), scope_name(limit.agent).into(), (limit.max - used - held).max(0));
             let (starts_at, resets_at) = (Some(limit.window.starts_at), Some(limit.window.ends_at));
             Window { limit: limit_name, scope, max: limit.max, used, held, left, starts_at, resets_at }
         };
@@ -120,7 +143,7 @@ impl World {
         for limit in &self.model.running[&turn].limits {
             let (used, held) = (self.model.used(&limit.window, limit.agent), self.model.held(&limit.window, limit.agent, None));
             let (used, held) = (used.of(limit.is_cost), held.of(limit.is_cost));
-            assert!(used + held <= limit.max.into(), "{limit:?}: {used} used, {held} held");
+            assert!(used + held <= limit.max.into(), "spent + held > limit: {limit:?}: {used} used, {held} held");
         }
     }
 
@@ -132,23 +155,28 @@ impl World {
         let stood: BTreeMap<_, _> = limits.iter().map(|l| ((l.window, l.agent), self.model.stood(&l.window, l.agent))).collect();
         for (key, now) in &stood {
             let before = self.stood.get(key).copied().unwrap_or(Sum { cost: i128::MAX, tokens: i128::MAX });
-            assert!(may_exceed || (now.cost <= before.cost && now.tokens <= before.tokens), "{key:?} is used more without a decision");
+            assert!(
+                may_exceed || (now.cost <= before.cost && now.tokens <= before.tokens),
+                "more is used or held without a decision: {key:?}"
+            );
         }
         self.stood = stood;
     }
 
     fn check_running(&self) {
         let (counter, model) = (&self.counter, &self.model);
-        assert_eq!(counter.running(), model.running.len());
+        assert_eq!(counter.running(), model.running.len(), "how many run");
         for (turn, expected) in &model.running {
             check_hold(counter.hold(*turn).unwrap(), expected);
         }
         let dead = model.running.iter().filter(|(_, turn)| turn.expires_at <= model.now).map(|(id, _)| *id);
-        assert_eq!(counter.expired(model.now), dead.collect::<Vec<_>>());
-        assert_eq!(counter.next_expiry(), model.running.values().map(|turn| turn.expires_at).min());
+        assert_eq!(counter.expired(model.now), dead.collect::<Vec<_>>(), "which are dead");
+        assert_eq!(counter.next_expiry(), model.running.values().map(|turn| turn.expires_at).min(), "when the alarm is due");
         let month = model.zone.spans(model.now).month.starts_at;
-        assert_eq!(counter.has_begun_before(month), model.running.values().any(|turn| turn.started_at < month));
-        assert_eq!(counter.windows().into_iter().collect::<BTreeSet<_>>(), model.known, "the windows of which it is known what was spent");
+        assert_eq!(counter.has_begun_before(month), model.running.values().any(|turn| turn.started_at < month), "whether a month is open");
+        let mut windows = counter.windows();
+        windows.sort_unstable();
+        assert!(windows.iter().eq(&model.known), "the windows of which it is known what was spent: {windows:?}");
     }
 
     /// What is used, held and left of each limit is what was charged and what runs.
@@ -156,7 +184,7 @@ impl World {
         let model = &self.model;
         let (known, unknown): (Vec<_>, Vec<_>) = model.watched().into_iter().partition(|limit| model.known.contains(&limit.window));
         for limit in unknown {
-            assert_eq!(self.counter.stands(&[cap(&limit)]), None, "nobody knows");
+            assert_eq!(self.counter.stands(&[cap(&limit)]), None, "what nobody has loaded is not known");
         }
         let caps: Vec<_> = known.iter().map(cap).collect();
         let stands = self.counter.stands(&caps).unwrap();
@@ -167,6 +195,6 @@ impl World {
         }
         let agents = model.limits.max_agents.map(|max| (max, AGENT_COUNT));
         let view = self.counter.view(&caps, model.limits.max_turns_per_minute, agents, model.now);
-        assert_eq!(view, Some(model.view(&known)));
+        assert_eq!(view, Some(model.view(&known)), "what is shown");
     }
 }

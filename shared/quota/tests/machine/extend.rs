@@ -91,7 +91,7 @@ impl World {
         let heard = loop {
             let expected = self.model.extend(extend);
             let heard = self.counter.extend(self.model.now, extend);
-            assert_eq!(heard, expected, "{extend:?} {before:?}");
+            assert_eq!(heard, expected, "the answer to a sign of life: {extend:?} {before:?}");
             if heard != Heard::NotLoaded {
                 break heard;
             }

@@ -1,10 +1,11 @@
 //! The rules of holds and limits: under generated schedules ([`schedules`]) that are compared with a model of their own ([`model`]), and case by case
-//! ([`cases`]). [`mutations`] keeps the list of changes to the rules that these tests must see (docs/quota-proof.md).
+//! ([`cases`], [`edges`]). [`mutations`] keeps the list of changes to the rules that these tests must see (docs/quota-proof.md).
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod begin;
 mod cases;
 mod check;
+mod edges;
 mod end;
 mod extend;
 mod model;
@@ -14,6 +15,7 @@ mod world;
 mod zone;
 
 use astra_kernel::{AgentId, Price, Timestamp, TurnId};
+use std::sync::LazyLock;
 
 pub(crate) const PRICE: Price = Price {
     version: 1,
@@ -31,7 +33,8 @@ pub(crate) const HOUR: i64 = 3_600_000;
 pub(crate) const DAY: i64 = 24 * HOUR;
 
 pub(crate) fn agent(n: u8) -> AgentId {
-    format!("agent{n}").try_into().unwrap()
+    static AGENTS: LazyLock<[AgentId; 4]> = LazyLock::new(|| [0, 1, 2, 3].map(|n| format!("agent{n}").try_into().unwrap()));
+    AGENTS[usize::from(n)].clone()
 }
 
 pub(crate) fn turn_id(n: u128) -> TurnId {

@@ -116,6 +116,8 @@ pub(crate) enum Step {
     /// The counter's memory is gone but for the holds, which are kept.
     Restart,
     Doubt,
+    /// All that it knows is read again.
+    Reconcile,
 }
 
 pub(crate) struct World {
@@ -136,11 +138,19 @@ impl World {
     /// As the desk does before it decides.
     pub(crate) fn load(&mut self, windows: &[Span]) {
         let missing: Vec<Span> = windows.iter().filter(|window| !self.model.known.contains(window)).copied().collect();
-        assert_eq!(self.counter.missing(windows), missing);
-        for window in missing {
+        assert_eq!(self.counter.missing(windows), missing, "what has to be loaded");
+        self.read(&missing);
+    }
+
+    /// What the ledger says of these windows.
+    fn read(&mut self, windows: &[Span]) {
+        for &window in windows {
             let mut spent = Spent::default();
             for agent in 0..4 {
                 let Sum { cost, tokens } = self.model.used(&window, Some(agent));
+                if tokens == 0 {
+                    continue;
+                }
                 let (cost, tokens) = (NanoUsd(i64::try_from(cost).unwrap()), i64::try_from(tokens).unwrap());
                 spent.by_agent.insert(crate::agent(agent), Amount { cost, tokens });
                 spent.total = Amount { cost: NanoUsd(spent.total.cost.0 + cost.0), tokens: spent.total.tokens + tokens };
@@ -187,7 +197,7 @@ impl World {
             }
             Step::ExtendEnded { which, sign } => {
                 if let Some(turn) = self.ended(*which) {
-                    assert_eq!(self.sign(turn, sign), Heard::NotRunning);
+                    assert_eq!(self.sign(turn, sign), Heard::NotRunning, "a sign of life of who has ended");
                 }
             }
             Step::Stop { which, is_own } => self.stop(self.running(*which).unwrap_or(turn_id(0)), *is_own),
@@ -239,6 +249,7 @@ impl World {
                 self.counter.doubt();
                 self.model.known.clear();
             }
+            Step::Reconcile => self.read(&self.counter.windows()),
         }
         false
     }
@@ -257,7 +268,7 @@ impl World {
     fn stop(&mut self, turn: TurnId, is_own: bool) {
         let whose = self.model.running.get(&turn).map(|turn| turn.subject.clone());
         let subject = if is_own { whose.clone() } else { Some("somebody else".to_owned()) };
-        assert_eq!(self.counter.stop(turn, subject.as_deref()), is_own && whose.is_some());
+        assert_eq!(self.counter.stop(turn, subject.as_deref()), is_own && whose.is_some(), "who may stop it");
         if let Some(turn) = self.model.running.get_mut(&turn) {
             turn.stop |= is_own;
         }
