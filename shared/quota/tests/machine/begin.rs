@@ -1,6 +1,6 @@
 //! A turn that wants to begin: what it must be given, or why it must be refused.
 
-use crate::model::{Limit, Line, Model, Room, Turn, all_pay, amount, largest, limits_of, output_for, slice};
+use crate::model::{Limit, Line, Model, Room, Turn, Waits, all_pay, amount, largest, limits_of, output_for, slice};
 use crate::world::{AGENT_COUNT, LEASE, World, allowance, per_turn, price};
 use crate::{agent, turn_id};
 use astra_kernel::{Allowance, Price, Timestamp, Tokens, TurnId, Usage};
@@ -56,11 +56,11 @@ impl Model {
         self.told = Some((spans.month, self.limits));
         let limits = self.limits_now(wish.agent);
         let mut windows = vec![spans.month];
-        limits.iter().for_each(|limit| {
+        for limit in &limits {
             if !windows.contains(&limit.window) {
-                windows.push(limit.window)
+                windows.push(limit.window);
             }
-        });
+        }
         if !windows.iter().all(|window| self.known.contains(window)) {
             return Err(AdmitError::NotLoaded);
         }
@@ -91,7 +91,7 @@ impl Model {
             started_at: now,
             windows,
             limits,
-            per_turn: per_turn(wish.agent),
+            max_tokens: per_turn(wish.agent),
             per_minute,
             price,
             input,
@@ -110,8 +110,8 @@ impl Model {
 
     /// What running turns wait for is theirs first.
     fn is_waited_for(&self, line: &Line) -> bool {
-        let is_for = |turn: &Turn| turn.waits.is_some_and(|waits| waits.agent == line.agent);
-        line.window.is_some() && self.running.values().any(is_for)
+        let is_for = |waits: Waits| (waits.name, waits.agent, Some(waits.window)) == (line.name, line.agent, line.window);
+        self.running.values().any(|turn| turn.waits.is_some_and(is_for))
     }
 
     fn refuse_by_count(&self) -> Result<(), AdmitError> {

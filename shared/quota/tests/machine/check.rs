@@ -1,7 +1,7 @@
 //! What is always true, whatever happened before.
 
 use crate::agent;
-use crate::model::{Limit, Model, Sum, Turn, amount, limits_of};
+use crate::model::{Limit, Model, Sum, Turn, Waits, amount, limits_of};
 use crate::world::{AGENT_COUNT, LEASE, World, allowance};
 use astra_kernel::{Timestamp, TurnId};
 use astra_quota::{Amount, Cap, Hold, LimitName, QuotaView, Scope, Span, Stand, Window};
@@ -12,6 +12,12 @@ const AGENTS: [&str; 4] = ["agent0", "agent1", "agent2", "agent3"];
 /// Whose, as the API writes it.
 pub(crate) fn scope_name(agent: Option<u8>) -> &'static str {
     agent.map_or("workspace", |agent| ["agent:agent0", "agent:agent1", "agent:agent2", "agent:agent3"][usize::from(agent)])
+}
+
+/// As it is written down: whose, over which window, which limit.
+fn wait(waits: &Waits) -> String {
+    let period = format!("{:?}", waits.window.period).to_lowercase();
+    format!("{} {period}:{} {}", scope_name(waits.agent), waits.window.starts_at, waits.name)
 }
 
 fn is_same(cap: &Cap, limit: &Limit) -> bool {
@@ -69,7 +75,7 @@ fn check_hold(hold: &Hold, turn: &Turn) {
         (turn.started_at, &turn.windows, turn.stop, LEASE),
         "the windows that it is counted in"
     );
-    assert_eq!((*max_tokens_per_turn, *max_turns_per_minute), (turn.per_turn, turn.per_minute), "its limits");
+    assert_eq!((*max_tokens_per_turn, *max_turns_per_minute), (turn.max_tokens, turn.per_minute), "its limits");
     assert_eq!(
         (agent.as_str(), subject, key, price),
         (AGENTS[usize::from(turn.agent)], &turn.subject, &turn.key, &turn.price),
@@ -79,10 +85,14 @@ fn check_hold(hold: &Hold, turn: &Turn) {
         caps.len() == turn.limits.len() && caps.iter().zip(&turn.limits).all(|(cap, limit)| is_same(cap, limit)),
         "its limits: {caps:?} {turn:?}"
     );
-    assert_eq!(waits.as_ref().map(Scope::as_str), turn.waits.map(|waits| scope_name(waits.agent)), "what it waits for");
+    assert_eq!(
+        waits.as_ref().map(|waits| serde_json::to_value(waits).unwrap()),
+        turn.waits.map(|waits| wait(&waits).into()),
+        "what it waits for"
+    );
     // Whatever the numbers are.
     assert!(turn.output >= 1 && turn.output <= turn.max_output, "some output, and no more than its maximum");
-    assert!(turn.per_turn.is_none_or(|max| turn.input + turn.max_output <= max.unsigned_abs()), "the limit of one turn");
+    assert!(turn.max_tokens.is_none_or(|max| turn.input + turn.max_output <= max.unsigned_abs()), "the limit of one turn");
     assert!(!turn.price.holds_maximum || turn.output == turn.max_output, "what a model does not stream is held whole");
 }
 

@@ -27,9 +27,10 @@ impl Model {
         if !limits.iter().all(|limit| self.known.contains(&limit.window)) {
             return Heard::NotLoaded;
         }
-        let lines = self.lines(&limits, turn.per_turn, Some(id));
+        let lines = self.lines(&limits, turn.max_tokens, Some(id));
         let (grown, short) = grow(&turn, limits, &lines, extend);
-        let waits = short.filter(|line| extend.is_urgent && self.may_be_given_back(id, line)).map(|line| Waits { agent: line.agent });
+        let wait = |line: &Line| Some(Waits { name: line.name, agent: line.agent, window: line.window? });
+        let waits = short.filter(|line| extend.is_urgent && self.may_be_given_back(id, line)).and_then(wait);
         // Who waits takes nothing of what is left.
         let turn = Turn { waits, ..if waits.is_some() { turn } else { grown } };
         let answer = turn.answer(extend, waits.is_some());
@@ -63,7 +64,7 @@ fn grow<'a>(turn: &Turn, limits: Vec<Limit>, lines: &'a [Line], extend: &Extend)
     let (left, ever) = (output_for(lines, Room::Now, price, input), output_for(lines, Room::Ever, price, input));
     let tightest = lines.iter().min_by_key(|line| output_for(std::slice::from_ref(line), Room::Now, price, input));
     let short = tightest.filter(|_| ever >= needed.max(1));
-    let grown = Turn { input, limits, ..turn.clone() };
+    let grown = Turn { limits, input, ..turn.clone() };
     if left == 0 {
         return (turn.clone(), short);
     }

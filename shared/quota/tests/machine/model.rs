@@ -48,7 +48,8 @@ pub(crate) struct Turn {
     /// The windows in which it is counted, its month first.
     pub(crate) windows: Vec<Span>,
     pub(crate) limits: Vec<Limit>,
-    pub(crate) per_turn: Option<i64>,
+    /// Of this turn alone.
+    pub(crate) max_tokens: Option<i64>,
     pub(crate) per_minute: Option<i64>,
     pub(crate) price: Price,
     pub(crate) input: Tokens,
@@ -59,14 +60,16 @@ pub(crate) struct Turn {
     pub(crate) sequence: u32,
     pub(crate) progress: Usage,
     pub(crate) stop: bool,
-    /// Whose limit it stands still for.
+    /// What it stands still for.
     pub(crate) waits: Option<Waits>,
 }
 
-/// What a turn waits for.
+/// The limit that a turn waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Waits {
+    pub(crate) name: &'static str,
     pub(crate) agent: Option<u8>,
+    pub(crate) window: Span,
 }
 
 impl Turn {
@@ -217,7 +220,7 @@ impl Model {
     }
 
     /// The limit of one turn, if there is one, and these as they stand.
-    pub(crate) fn lines(&self, limits: &[Limit], per_turn: Option<i64>, without: Option<TurnId>) -> Vec<Line> {
+    pub(crate) fn lines(&self, limits: &[Limit], max_tokens: Option<i64>, without: Option<TurnId>) -> Vec<Line> {
         let turn =
             |max: i64| Line { name: "maxTokensPerTurn", is_cost: false, agent: None, window: None, max: max.into(), used: 0, held: 0 };
         let line = |limit: &Limit| Line {
@@ -229,6 +232,6 @@ impl Model {
             used: self.used(&limit.window, limit.agent).of(limit.is_cost),
             held: self.held(&limit.window, limit.agent, without).of(limit.is_cost),
         };
-        per_turn.map(turn).into_iter().chain(limits.iter().map(line)).collect()
+        max_tokens.map(turn).into_iter().chain(limits.iter().map(line)).collect()
     }
 }
