@@ -1,6 +1,6 @@
 //! A turn that wants to begin: what it must be given, or why it must be refused.
 
-use crate::model::{Limit, Line, Model, Room, Turn, Waits, all_pay, amount, largest, limits_of, output_for, slice};
+use crate::model::{Limit, Line, Model, Room, Turn, Waits, all_pay, amount, largest, limits_of, of_shared, output_for, slice};
 use crate::world::{AGENT_COUNT, LEASE, World, allowance, per_turn, price};
 use crate::{agent, turn_id};
 use astra_kernel::{Allowance, Price, Timestamp, Tokens, TurnId, Usage};
@@ -80,7 +80,7 @@ impl Model {
         let (output, max_output) = if price.holds_maximum {
             (most, most)
         } else {
-            (slice(0, left).min(most), output_for(&lines, Room::Ever, &price, input).min(wish.output))
+            (slice(0, left, of_shared(&lines, &price, input)).min(most), output_for(&lines, Room::Ever, &price, input).min(wish.output))
         };
         let per_minute = self.limits.max_turns_per_minute;
         self.begun.extend(per_minute.map(|_| now));

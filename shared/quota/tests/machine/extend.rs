@@ -1,6 +1,6 @@
 //! A sign of life: what is noted of it, how far the hold must grow, and whether it is worth to wait.
 
-use crate::model::{Limit, Line, Model, Room, Turn, Waits, limits_of, output_for, slice};
+use crate::model::{Limit, Line, Model, Room, Turn, Waits, limits_of, of_shared, output_for, slice};
 use crate::world::{LEASE, World};
 use astra_kernel::{Timestamp, TurnId};
 use astra_quota::Heard;
@@ -62,6 +62,7 @@ impl Model {
 fn grow<'a>(turn: &Turn, limits: Vec<Limit>, lines: &'a [Line], extend: &Extend) -> (Turn, Option<&'a Line>) {
     let (price, input, needed) = (&turn.price, turn.input.max(extend.input_bound), extend.output.min(turn.max_output));
     let (left, ever) = (output_for(lines, Room::Now, price, input), output_for(lines, Room::Ever, price, input));
+    let shared = of_shared(lines, price, input);
     let tightest = lines.iter().min_by_key(|line| output_for(std::slice::from_ref(line), Room::Now, price, input));
     let short = tightest.filter(|_| ever >= needed.max(1));
     let grown = Turn { limits, input, ..turn.clone() };
@@ -70,13 +71,13 @@ fn grow<'a>(turn: &Turn, limits: Vec<Limit>, lines: &'a [Line], extend: &Extend)
     }
     if extend.input_bound > turn.input {
         // Nothing was said yet: output is decided anew beside the larger prompt.
-        let (most, first) = if price.holds_maximum { (left, left) } else { (ever, slice(0, left)) };
+        let (most, first) = if price.holds_maximum { (left, left) } else { (ever, slice(0, left, shared)) };
         let max_output = turn.max_output.min(most);
         let is_bounded = turn.is_bounded || max_output < turn.max_output;
         return (Turn { output: first.min(max_output), max_output, is_bounded, ..grown }, None);
     }
     if left >= needed {
-        let output = (needed + slice(turn.output, left - needed)).min(turn.max_output);
+        let output = (needed + slice(turn.output, left - needed, shared - needed)).min(turn.max_output);
         return (Turn { output, ..grown }, None);
     }
     if left <= turn.output {

@@ -174,9 +174,15 @@ pub(crate) fn output_for(lines: &[Line], room: Room, price: &Price, input: Token
     largest(NO_END, |output| all_pay(lines, room, amount(price, input, output)))
 }
 
-/// docs/limits.md: a 256th of what is left, at least 256; far from every limit 8,192, or as much as is held. Never more than is left.
-pub(crate) fn slice(held: Tokens, left: Tokens) -> Tokens {
-    (left / 256).min(held.max(8_192)).max(256).min(left)
+/// docs/limits.md: a 256th of what is left of the limits that turns share, at least 256; far from all of them 8,192, or as much as is held. Never more than is left.
+pub(crate) fn slice(held: Tokens, left: Tokens, shared: Tokens) -> Tokens {
+    (shared / 256).min(held.max(8_192)).max(256).min(left)
+}
+
+/// How much output those of them pay for that turns share.
+pub(crate) fn of_shared(lines: &[Line], price: &Price, input: Tokens) -> Tokens {
+    let shared: Vec<_> = lines.iter().filter(|line| line.window.is_some()).cloned().collect();
+    output_for(&shared, Room::Now, price, input)
 }
 
 /// All that there is, as the database and the counter should have it.
