@@ -16,7 +16,7 @@ use proptest::test_runner::FileFailurePersistence;
 fn limits() -> impl Strategy<Value = Limits> {
     let tokens = |most: i64, far: i64| of(prop_oneof![6 => 0..most, 1 => 0..far]);
     let cost = || of(prop_oneof![6 => 0_i64..8_000_000, 1 => 0_i64..4_000_000_000].prop_map(NanoUsd));
-    let months = (tokens(20_000, 8_000_000), cost(), weighted(0.3, 0_i64..12), weighted(0.05, 0_i64..4));
+    let months = (tokens(20_000, 8_000_000), cost(), weighted(0.3, 0_i64..12), weighted(0.02, 0_i64..4));
     (months, (tokens(9_000, 3_000_000), cost(), tokens(6_000, 3_000_000), cost()), 0_u8..64).prop_map(
         |((month, month_cost, turns, agents), (day, day_cost, hour, hour_cost), off)| {
             let on = |bit: u8| off & (1 << bit) == 0;
@@ -34,6 +34,26 @@ fn limits() -> impl Strategy<Value = Limits> {
     )
 }
 
+/// One limit or two, over which some turns that run together get into each other's way.
+fn narrow_limits() -> impl Strategy<Value = Limits> {
+    let one = || (0_u8..6, 1_500_i64..12_000);
+    (one(), of(one())).prop_map(|(first, second)| {
+        let mut limits = Limits::default();
+        for (which, tokens) in std::iter::once(first).chain(second) {
+            let cost = Some(NanoUsd(tokens * 500));
+            match which {
+                0 => limits.max_tokens_per_hour = Some(tokens),
+                1 => limits.max_tokens_per_day = Some(tokens),
+                2 => limits.max_tokens_per_month = Some(tokens),
+                3 => limits.max_cost_nano_usd_per_hour = cost,
+                4 => limits.max_cost_nano_usd_per_day = cost,
+                _ => limits.max_cost_nano_usd_per_month = cost,
+            }
+        }
+        limits
+    })
+}
+
 fn wish() -> impl Strategy<Value = Wish> {
     let output = prop_oneof![5 => 1_u64..4_000, 1 => 1_u64..60_000];
     let key = weighted(0.3, (0_u8..6, prop::bool::weighted(0.8)));
@@ -49,9 +69,9 @@ fn wish() -> impl Strategy<Value = Wish> {
 
 fn sign() -> impl Strategy<Value = Sign> {
     let output = prop_oneof![5 => 0_u64..4_000, 1 => 0_u64..60_000];
-    let input_bound = prop_oneof![4 => Just(0), 1 => 0_u64..2_000];
+    let input_bound = prop_oneof![6 => Just(0), 1 => 0_u64..2_000];
     let order = prop_oneof![8 => Just(Order::Next), 1 => Just(Order::Again), 1 => Just(Order::Late), 1 => Just(Order::Skipping)];
-    (output, input_bound, any::<bool>(), order, (0_u64..900, 0_u64..900, 0_u64..900)).prop_map(
+    (output, input_bound, prop::bool::weighted(0.7), order, (0_u64..900, 0_u64..900, 0_u64..900)).prop_map(
         |(output, input_bound, is_urgent, order, (input_tokens, cached, reasoning_tokens))| {
             let output_tokens = output.min(reasoning_tokens * 5);
             let (cached_input_tokens, source) = (cached, UsageSource::Provider);
@@ -70,29 +90,44 @@ fn wait() -> impl Strategy<Value = i64> {
     ]
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+/// In a crowd more begins than ends, and the clock goes on slowly: turns wait for each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    Any,
+    Crowd,
+}
+
+fn steps(pace: Pace) -> BoxedStrategy<Vec<Step>> {
     let which = any::<usize>;
     let more = || prop_oneof![19 => Just(0), 1 => 1_u64..3_000];
+    let limits = if pace == Pace::Crowd { narrow_limits().boxed() } else { limits().boxed() };
+    // Of a hundred: what happens in a crowd, and otherwise.
+    let often = |crowd: u32, otherwise: u32| if pace == Pace::Crowd { crowd } else { otherwise };
     let step = prop_oneof![
-        20 => wish().prop_map(Step::Begin),
+        often(28, 24) => wish().prop_map(Step::Begin),
         1 => (which(), wish()).prop_map(|(which, wish)| Step::BeginAgain { which, wish }),
-        24 => (which(), sign()).prop_map(|(which, sign)| Step::Extend { which, sign }),
+        often(46, 28) => (which(), sign()).prop_map(|(which, sign)| Step::Extend { which, sign }),
         1 => (which(), sign()).prop_map(|(which, sign)| Step::ExtendEnded { which, sign }),
         1 => (which(), any::<bool>()).prop_map(|(which, is_own)| Step::Stop { which, is_own }),
-        14 => (which(), 0_u64..2_000, 0_u64..500, 0_u64..5_000, more())
+        often(6, 14) => (which(), 0_u64..2_000, 0_u64..500, 0_u64..5_000, more())
             .prop_map(|(which, input, cached, output, more)| Step::Finish { which, input, cached, output, more }),
-        4 => (which(), 0_u64..900, 0_u64..2_000, any::<bool>())
+        often(1, 4) => (which(), 0_u64..900, 0_u64..2_000, any::<bool>())
             .prop_map(|(which, input, output, knows)| Step::FinishAgain { which, input, output, knows }),
         1 => which().prop_map(|which| Step::Release { which }),
-        4 => which().prop_map(|which| Step::Die { which }),
-        8 => (wait(), prop::bool::weighted(0.8)).prop_map(|(millis, wakes)| Step::Wait { millis, wakes }),
-        4 => (limits(), any::<bool>()).prop_map(|(limits, tells)| Step::SetLimits { limits, tells }),
+        often(1, 4) => which().prop_map(|which| Step::Die { which }),
+        often(3, 8) => (wait(), prop::bool::weighted(0.8)).prop_map(|(millis, wakes)| Step::Wait { millis, wakes }),
+        often(2, 4) => (limits, any::<bool>()).prop_map(|(limits, tells)| Step::SetLimits { limits, tells }),
         1 => (0..ZONES.len()).prop_map(|zone| Step::SetZone(ZONES[zone])),
-        2 => Just(Step::Restart),
+        often(1, 2) => Just(Step::Restart),
         1 => Just(Step::Doubt),
         1 => Just(Step::Reconcile),
     ];
-    proptest::collection::vec(step, 1..40)
+    proptest::collection::vec(step, 1..40).boxed()
+}
+
+/// The limits at first, and what happens then.
+fn schedule() -> impl Strategy<Value = (Limits, Vec<Step>)> {
+    prop_oneof![(limits(), steps(Pace::Any)), (narrow_limits(), steps(Pace::Crowd))]
 }
 
 /// `PROPTEST_CASES` and `PROPTEST_RNG_SEED` for the long form (`scripts/prove quota`).
@@ -113,7 +148,7 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn whatever_happens_the_counter_holds_what_it_must(zone in 0..ZONES.len(), first in limits(), steps in steps()) {
+    fn whatever_happens_the_counter_holds_what_it_must(zone in 0..ZONES.len(), (first, steps) in schedule()) {
         let mut world = World::new(ZONES[zone], first);
         for step in &steps {
             let is_decision = matches!(step, Step::Begin(_) | Step::Extend { .. });
