@@ -97,11 +97,8 @@ pub fn admit(request: Request<'_>, caps: Vec<Cap>, stands: &[Stand], recent: Rec
     let left = output_now(&budgets, input_bound, &price).unwrap_or(1);
     let most = left.min(wanted_output);
     let max_output = if price.holds_maximum { most } else { output_ever(&budgets, input_bound, &price).clamp(most, wanted_output) };
-    let output = if price.holds_maximum {
-        most
-    } else {
-        slice(0, left, output_now(shared(&budgets), input_bound, &price).unwrap_or(left)).min(most)
-    };
+    let of_shared = output_now(shared(&budgets), input_bound, &price).unwrap_or(left);
+    let output = if price.holds_maximum { most } else { slice(0, left, of_shared).min(most) };
     Ok(Hold {
         agent: request.agent,
         subject: request.subject,
@@ -193,7 +190,7 @@ pub fn grow(old: &Hold, caps: Vec<Cap>, stands: &[Stand], input: Tokens, output:
         Ok(left) => left,
         Err(budget) => return unchanged(short(budget)),
     };
-    let left_of_shared = output_now(shared(&budgets), input_bound, &old.price).unwrap_or(left);
+    let of_shared = output_now(shared(&budgets), input_bound, &old.price).unwrap_or(left);
     let mut hold = Hold { caps, input_bound, ..old.clone() };
     let mut lacks = None;
     if is_larger_prompt {
@@ -201,9 +198,9 @@ pub fn grow(old: &Hold, caps: Vec<Cap>, stands: &[Stand], input: Tokens, output:
         let most = if old.price.holds_maximum { left } else { output_ever(&budgets, input_bound, &old.price) };
         hold.max_output = old.max_output.min(most);
         hold.bounded_by_budget = old.bounded_by_budget || hold.max_output < old.max_output;
-        hold.output = if old.price.holds_maximum { hold.max_output } else { slice(0, left, left_of_shared).min(hold.max_output) };
+        hold.output = if old.price.holds_maximum { hold.max_output } else { slice(0, left, of_shared).min(hold.max_output) };
     } else if left >= needed {
-        hold.output = (needed + slice(old.output, left - needed, left_of_shared - needed)).min(old.max_output);
+        hold.output = (needed + slice(old.output, left - needed, of_shared - needed)).min(old.max_output);
     } else {
         let least = budgets.iter().min_by_key(|b| output_now(std::slice::from_ref(b), input_bound, &old.price).unwrap_or(0));
         lacks = least.and_then(short);
