@@ -1,10 +1,11 @@
 //! A turn that wants to begin: what it must be given, or why it must be refused.
 
+use crate::end::mark;
 use crate::model::{Limit, Line, Model, Room, Turn, Waits, all_pay, amount, largest, limits_of, of_shared, output_for, slice};
 use crate::world::{AGENT_COUNT, LEASE, World, allowance, per_turn, price};
 use crate::{agent, turn_id};
 use astra_kernel::{Allowance, Price, Timestamp, Tokens, TurnId, Usage};
-use astra_quota::{AdmitError, Known, Refusal, Request, Size, Span, plan};
+use astra_quota::{AdmitError, Alert, Known, Refusal, Request, Size, Span, plan};
 
 /// What is asked for.
 #[derive(Debug, Clone)]
@@ -108,9 +109,22 @@ impl Model {
         Ok(())
     }
 
+    /// The limits near their end that do not pay for the least that is needed, also if nobody held anything: the last mark of each.
+    fn used_up(&self, wish: &Wish) -> Vec<Alert> {
+        let limits = self.limits_now(wish.agent);
+        let lines = self.lines(&limits, None, None);
+        let least = amount(&price(wish.agent), wish.least, 1);
+        let is_near = |line: &Line| line.max > 0 && line.used * 5 >= line.max * 4;
+        let used_up =
+            limits.iter().zip(&lines).filter(|(_, line)| is_near(line) && !all_pay(std::slice::from_ref(*line), Room::Ever, least));
+        used_up.map(|(limit, line)| mark(limit, 100, line.used)).collect()
+    }
+
     /// What running turns wait for is theirs first.
     fn is_waited_for(&self, line: &Line) -> bool {
-        let is_for = |waits: Waits| (waits.name, waits.agent, Some(waits.window)) == (line.name, line.agent, line.window);
+        // Windows of two time zones may begin together and end apart: who waits for one keeps turns of the other out too, for the moment that it waits.
+        let begins = |window: &Span| (window.period, window.starts_at);
+        let is_for = |waits: Waits| (waits.name, waits.agent, Some(begins(&waits.window))) == (line.name, line.agent, line.window.as_ref().map(begins));
         self.running.values().any(|turn| turn.waits.is_some_and(is_for))
     }
 
@@ -210,6 +224,9 @@ impl World {
         assert_eq!(admitted, expected, "whether it may begin: {wish:?}");
         if let Err(AdmitError::Refused(refusal)) = &admitted {
             self.check_refusal(refusal);
+            let told =
+                self.request(turn, wish, |counter, request| plan::used_up(&request, &counter.stands(&plan::caps(&request)).unwrap()));
+            assert_eq!(told, self.model.used_up(wish), "the last mark of what is used up");
         }
         if admitted.is_ok() {
             self.check_decision(turn);

@@ -3,8 +3,9 @@
 use crate::zone::Zone;
 use crate::{HOUR, PRICE, START, agent, turn_id};
 use astra_kernel::{Allowance, Limits, NanoUsd, Timestamp, Usage, UsageSource};
+use astra_quota::alert::Told;
 use astra_quota::words::{Draft, Extend, Record, TurnStatus};
-use astra_quota::{Amount, Counter, Heard, LimitName, QuotaView, Request, SaveOutcome, Scope, Size, Spent, Status, Window, headers};
+use astra_quota::{Alert, Amount, Counter, Heard, LimitName, QuotaView, Request, SaveOutcome, Scope, Size, Spent, Status, Window, headers};
 use serde_json::json;
 
 fn begin(counter: &mut Counter, n: u128, limits: &Limits, now: Timestamp, wanted_output: u64) -> Result<u64, astra_quota::AdmitError> {
@@ -166,6 +167,28 @@ fn a_client_is_never_told_of_less_than_nothing() {
     let below = Window { max: -1, left: -1, resets_at: Some(START.plus_millis(HOUR)), starts_at: Some(START), ..view.windows[0].clone() };
     let (policy, limit) = headers::values(&QuotaView { windows: vec![below] }, START).unwrap();
     assert_eq!((policy.as_str(), limit.as_str()), (r#""maxTokensPerMonth";q=0;qu="tokens";w=3600"#, r#""maxTokensPerMonth";r=0;t=3601"#));
+}
+
+#[test]
+fn the_last_mark_is_told_once_in_a_while_for_each_workspace_and_limit() {
+    let (mut told, here, there) = (Told::nothing(), "here".to_owned().try_into().unwrap(), "there".to_owned().try_into().unwrap());
+    let alert = |limit: &str, starts_at| Alert { limit: limit.into(), scope: "workspace".into(), starts_at, mark: 100, max: 9, used: 9 };
+    let (hour, day) = (alert("maxTokensPerHour", START), alert("maxTokensPerDay", START));
+    let mut news = |workspace, alerts: &[&Alert], at| {
+        told.news(workspace, alerts.iter().copied().cloned().collect(), START.plus_millis(at)).map_or(vec![], |marks| marks.alerts)
+    };
+    assert_eq!(news(&here, &[&hour], 0), vec![hour.clone()]);
+    assert_eq!(news(&here, &[&hour, &day], 1), vec![day.clone()], "what was told is no news");
+    assert_eq!(news(&there, &[&hour], 2), vec![hour.clone()], "to somebody else it is");
+    let next = alert("maxTokensPerHour", START.plus_millis(HOUR));
+    assert_eq!(news(&here, &[&next], 3), vec![next.clone()], "of the next window it is");
+    assert_eq!(
+        (news(&here, &[&hour], 599_999), news(&here, &[&hour], 600_000)),
+        (vec![], vec![hour.clone()]),
+        "after ten minutes it may be lost"
+    );
+    told.forget();
+    assert!(told.news(&here, vec![hour], START.plus_millis(600_001)).is_some(), "it could not be told");
 }
 
 fn record() -> Record {

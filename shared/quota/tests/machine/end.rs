@@ -8,6 +8,13 @@ use astra_kernel::{NanoUsd, TurnId, Usage, UsageSource};
 use astra_quota::words::Extend;
 use astra_quota::{Alert, Amount, Heard, SaveOutcome, alert};
 
+/// A mark that is passed.
+pub(crate) fn mark(limit: &Limit, mark: i128, used: i128) -> Alert {
+    let small = |number| i64::try_from(number).unwrap();
+    let (name, scope, starts_at) = (limit.name.into(), scope_name(limit.agent).into(), limit.window.starts_at);
+    Alert { limit: name, scope, starts_at, mark: small(mark), max: limit.max, used: small(used) }
+}
+
 fn charge(agent: u8, usage: &Usage) -> Sum {
     Sum { cost: price(agent).cost(usage).unwrap().0.into(), tokens: usage.total_tokens().into() }
 }
@@ -42,14 +49,10 @@ impl Model {
             let (limit, before) = (*limit, *before);
             let after = self.used(&limit.window, limit.agent).of(limit.is_cost);
             let percent = move |used: i128| if limit.max > 0 { used * 100 / i128::from(limit.max) } else { 0 };
-            [50, 80, 100].into_iter().filter(move |mark| percent(before) < *mark && *mark <= percent(after)).map(move |mark| Alert {
-                limit: limit.name.into(),
-                scope: scope_name(limit.agent).into(),
-                starts_at: limit.window.starts_at,
-                mark: i64::try_from(mark).unwrap(),
-                max: limit.max,
-                used: i64::try_from(after).unwrap(),
-            })
+            [50, 80, 100]
+                .into_iter()
+                .filter(move |mark| percent(before) < *mark && *mark <= percent(after))
+                .map(move |percent| mark(&limit, percent, after))
         };
         limits.iter().zip(before).flat_map(passed).collect()
     }
