@@ -242,7 +242,7 @@ impl Counter {
 
     /// Puts a hold back whose settlement came to nothing.
     pub fn resume(&mut self, turn: TurnId, hold: Hold) {
-        self.holds.insert(turn, hold);
+        self.holds.entry(turn).or_insert(hold);
     }
 
     /// Gives a hold back without a charge: the turn never began.

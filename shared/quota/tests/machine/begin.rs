@@ -124,7 +124,9 @@ impl Model {
     fn is_waited_for(&self, line: &Line) -> bool {
         // Windows of two time zones may begin together and end apart: who waits for one keeps turns of the other out too, for the moment that it waits.
         let begins = |window: &Span| (window.period, window.starts_at);
-        let is_for = |waits: Waits| (waits.name, waits.agent, Some(begins(&waits.window))) == (line.name, line.agent, line.window.as_ref().map(begins));
+        let is_for = |waits: Waits| {
+            (waits.name, waits.agent, Some(begins(&waits.window))) == (line.name, line.agent, line.window.as_ref().map(begins))
+        };
         self.running.values().any(|turn| turn.waits.is_some_and(is_for))
     }
 
