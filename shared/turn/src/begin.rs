@@ -114,7 +114,7 @@ async fn prepare<H: TurnHost>(
     let mut prompt = prompt::build(&context, &ask.subject, &ask.message, begun.max_output);
     let endpoint = endpoint(host, workspace, &context);
     let Held { context: _, started_at, mut input_bound, mut output, max_output: _, bounded_by_budget, quota } = begun;
-    let held = input_bound;
+    let first_bound = input_bound;
     if let (Ok(prompt), Ok(endpoint)) = (&mut prompt, &endpoint)
         && !prompt::trim(prompt, endpoint.provider, input_bound)
     {
@@ -124,7 +124,7 @@ async fn prepare<H: TurnHost>(
     let deadline = started_at.plus_millis(settings.deadline_millis);
     let opening = finish::Opening::new(workspace.clone(), turn_id, ask, &context, started_at);
     let meter = Meter::new(output, prompt.as_ref().map_or(0, |prompt| prompt.max_output_tokens));
-    if input_bound > held {
+    if input_bound > first_bound {
         meter.called();
     }
     let hold = TurnHold::new(host.clone(), opening, input_bound, meter);

@@ -99,6 +99,18 @@ fn log<H: TurnHost>(host: &H, mut line: serde_json::Value, saved: bool, phases: 
     host.log(&line.to_string());
 }
 
+/// How long, in milliseconds, to listen for what a provider has written already when it is not paid for more.
+const LISTEN: u32 = 50;
+
+/// What a provider has written by now. It is on its bill, whether or not it is delivered: while a turn stands still its provider does not.
+async fn written<H: TurnHost>(host: &H, generation: &mut Generation<H>) -> String {
+    let next = pin!(generation.next());
+    match select(next, pin!(host.sleep(LISTEN))).await {
+        Either::Left((Ok(Some(Piece::Text(piece))), _)) => piece,
+        _ => String::new(),
+    }
+}
+
 /// Calls the model until it ends or the turn is cut. Nothing is handed on that the hold does not cover.
 async fn generate<H: TurnHost>(
     host: &H,
@@ -126,6 +138,8 @@ async fn generate<H: TurnHost>(
             Either::Right((cut, _)) => return Said { usage: Some(meter.usage()), end: Err(Stopped::Cut(cut)) },
         }
     };
+    // Text that the provider has written and that is not delivered, because the hold does not cover its bound.
+    let mut withheld = String::new();
     let end = loop {
         let next = {
             let next = pin!(generation.next());
@@ -150,6 +164,7 @@ async fn generate<H: TurnHost>(
                     meter.delivered(estimate_output(text));
                 }
                 if paid.len() < piece.len() {
+                    withheld = piece[paid.len()..].to_owned() + &written(host, &mut generation).await;
                     break Err(Stopped::Cut(Cut::Quota));
                 }
             }
@@ -161,9 +176,9 @@ async fn generate<H: TurnHost>(
             Err(error) => break Err(Stopped::Model(error)),
         }
     };
-    // The provider did not count. What was delivered is counted here; a provider that broke off before a word is not paid for the silence.
+    // The provider did not count. What it wrote is counted here; a provider that broke off before a word is not paid for the silence.
     let silent = text.is_empty() && matches!(end, Err(Stopped::Model(_)));
-    let usage = (!silent).then(|| generation.delivered_usage(prompt, text));
+    let usage = (!silent).then(|| generation.delivered_usage(prompt, &format!("{text}{withheld}")));
     Said { usage, end }
 }
 

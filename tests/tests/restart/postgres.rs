@@ -3,7 +3,7 @@
 use crate::{PATIENCE, SOON, a_well_stack, assert_unavailable, assert_whole, slow_answer, until_it_works, workspace_on};
 use astra_tests::stack::{self, PostgresAway};
 use astra_tests::workspace::unique;
-use astra_tests::{Api, Db, Scripted, Workspace, aimock, environment, scripted, template, wait};
+use astra_tests::{Api, Db, Scripted, Workspace, aimock, canary, environment, scripted, template, wait};
 use serde_json::json;
 
 #[tokio::test]
@@ -175,4 +175,29 @@ async fn a_postgres_that_hangs_is_given_up_and_all_is_well_after_it() {
     locks.run("ROLLBACK").await;
     until_it_works(&ws, "after").await;
     assert_whole(&ws).await;
+}
+
+/// An answer may end while more is being asked for. Who asked is gone then, but what was asked goes on to its end on its connection: that one is not closed, for
+/// making the next costs as much as ten turns.
+#[tokio::test]
+async fn turns_that_end_while_their_counter_is_asked_keep_its_connections() {
+    a_well_stack().await;
+    let model = Scripted::obedient_in_bursts(200, 20, 1).await;
+    let agent = template::openai("assistant", &model.openai());
+    // So little that each answer asks for more as it comes.
+    let ws = Workspace::with(&json!({ "maxTokensPerMonth": 60_000 }), &[agent]).await;
+    ws.put_secret("OPENAI_API_KEY", &canary::key()).await;
+    for _ in 0..5 {
+        ws.turn("warm up").await.ok(200);
+    }
+    let database = Db::connect().await;
+    let began = database.number("SELECT extract(epoch FROM clock_timestamp()) * 1000", &[]).await;
+    for _ in 0..40 {
+        ws.turn("a few words").await.ok(200);
+    }
+    let sql = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE usename = 'astra_quota' AND extract(epoch FROM backend_start) * 1000 > {began}"
+    );
+    let made = database.number(&sql, &[]).await;
+    assert!(made <= 2, "{made} connections of the counter were made anew in 40 turns");
 }
