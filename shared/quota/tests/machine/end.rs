@@ -6,7 +6,7 @@ use crate::model::{Closed, Entry, Limit, Model, Sum, amount};
 use crate::world::{World, price};
 use astra_kernel::{NanoUsd, TurnId, Usage, UsageSource};
 use astra_quota::words::Extend;
-use astra_quota::{Alert, Amount, Heard, SaveOutcome, alert};
+use astra_quota::{Alert, Amount, Heard, Hold, SaveOutcome, alert};
 
 /// A mark that is passed.
 pub(crate) fn mark(limit: &Limit, mark: i128, used: i128) -> Alert {
@@ -86,6 +86,20 @@ impl World {
         }
         self.ended.insert(turn);
         assert_eq!(self.counter.hold(turn), None, "what is settled holds nothing");
+    }
+
+    /// As the desk does it when neither the database nor its own rows take a record: the turn holds again what it held.
+    pub(crate) fn undo(&mut self, turn: TurnId) {
+        let (hold, there) = (self.counter.hold(turn).unwrap().clone(), self.model.running[&turn].clone());
+        let (whose, charge) = (hold.agent.clone(), Amount { cost: NanoUsd(1), tokens: 1 });
+        self.counter.finish(self.model.now, turn, &whose, hold.started_at, charge, SaveOutcome::Saved).unwrap();
+        self.model.close(turn);
+        self.counter.doubt();
+        self.model.known.clear();
+        self.counter.resume(turn, hold.clone());
+        self.model.running.insert(turn, there);
+        // Who holds something again is not set back.
+        self.counter.resume(turn, Hold { output: 0, ..hold });
     }
 
     pub(crate) fn finish(&mut self, turn: TurnId, usage: &Usage) {

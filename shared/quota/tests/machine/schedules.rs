@@ -114,6 +114,7 @@ fn steps(pace: Pace) -> BoxedStrategy<Vec<Step>> {
         often(1, 4) => (which(), 0_u64..900, 0_u64..2_000, any::<bool>())
             .prop_map(|(which, input, output, knows)| Step::FinishAgain { which, input, output, knows }),
         1 => which().prop_map(|which| Step::Release { which }),
+        1 => which().prop_map(|which| Step::Undo { which }),
         often(1, 4) => which().prop_map(|which| Step::Die { which }),
         often(3, 8) => (wait(), prop::bool::weighted(0.8)).prop_map(|(millis, wakes)| Step::Wait { millis, wakes }),
         often(2, 4) => (limits, any::<bool>()).prop_map(|(limits, tells)| Step::SetLimits { limits, tells }),

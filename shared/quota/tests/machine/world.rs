@@ -95,6 +95,10 @@ pub(crate) enum Step {
         output: Tokens,
         knows: bool,
     },
+    /// It was settled, and that came to nothing: no store took its record.
+    Undo {
+        which: usize,
+    },
     /// It never began: its row could not be written.
     Release {
         which: usize,
@@ -213,6 +217,11 @@ impl World {
                 if let Some(turn) = self.ended(*which) {
                     self.finish_again(turn, &usage(*input, 0, *output), *knows);
                     return true;
+                }
+            }
+            Step::Undo { which } => {
+                if let Some(turn) = self.running(*which) {
+                    self.undo(turn);
                 }
             }
             Step::Release { which } => {
