@@ -17,5 +17,18 @@ end_functions() {
   [ -n "$pid" ] || return 0
   kill -TERM "$pid"
   gone "$pid" 400 || die "astra-edge ($pid) does not end within 40 s of SIGTERM"
-  rm -f "$DEV/program.pid"
+  rm -f "$DEV/$PROGRAM.pid"
+}
+
+# replica PORT: a second process over the same database. It ends with the stack; nothing restarts it.
+start_replica() {
+  stop_replica
+  printf '%s\n' "$1" >"$DEV/replica.port"
+  (ASTRA_PORT="$1" PROGRAM=replica; restart_functions)
+}
+
+stop_replica() {
+  local port
+  port="$(cat "$DEV/replica.port" 2>/dev/null)" || return 0
+  (ASTRA_PORT="$port" PROGRAM=replica; stop_functions)
 }

@@ -16,6 +16,9 @@ keep_programs() {
   done
 }
 
+# The one whose pid is kept under this name is meant by what follows.
+PROGRAM=program
+
 # run_program NAME ARGUMENTS...: in the background, with what the functions are configured by.
 run_program() {
   local name="$1" clock=(); shift
@@ -31,11 +34,11 @@ run_program() {
     export DATABASE_URL_PROVISION DATABASE_URL_INVOKE_TURN DATABASE_URL_BILLING DATABASE_URL_QUOTA TOKEN_KEYS SECRETS_KEY
     exec setsid ${clock[@]+"${clock[@]}"} "$DEV/bin/$name" "$@" >>"$DEV/log/functions.log" 2>&1 </dev/null 9>&-
   ) &
-  printf '%s\n' "$!" >"$DEV/program.pid"
+  printf '%s\n' "$!" >"$DEV/$PROGRAM.pid"
   wait_for_port "$ASTRA_PORT" "$!" "$DEV/log/functions.log" "$name"
 }
 
-functions_pid() { ours "$DEV/program.pid" "--listen 127.0.0.1:$ASTRA_PORT"; }
+functions_pid() { ours "$DEV/$PROGRAM.pid" "--listen 127.0.0.1:$ASTRA_PORT"; }
 
 stop_functions() {
   local pid
@@ -45,5 +48,5 @@ stop_functions() {
   kill -KILL -- "-$pid" 2>/dev/null || kill -KILL "$pid"
   gone "$pid" 50 || die "process $pid does not end"
   released "$ASTRA_PORT"
-  rm -f "$DEV/program.pid"
+  rm -f "$DEV/$PROGRAM.pid"
 }

@@ -8,8 +8,11 @@ use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use std::time::Duration;
 
+/// The model under a name whose price row says `holdsMaximum`.
+const HELD: &str = "conformance-held-1";
+
 /// A stack of astra-edge, as `scripts/stack env` tells of it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Astra {
     /// The column's title.
     pub name: String,
@@ -23,6 +26,8 @@ pub struct Astra {
     pub lease: Duration,
     /// The model's base URL.
     pub model: String,
+    /// Turns hold their whole maximum.
+    pub holds_maximum: bool,
 }
 
 impl Astra {
@@ -43,16 +48,24 @@ impl Astra {
             stack: read("ASTRA_STACK")?,
             lease: Duration::from_secs(lease),
             model,
+            holds_maximum: false,
         })
     }
 
-    /// Gives the model its price; once, before all else.
+    /// The same with the switch of price rows that has turns hold their whole maximum.
+    #[must_use]
+    pub fn holding_maximum(&self) -> Self {
+        Self { name: format!("{}, `holdsMaximum`", self.name), holds_maximum: true, ..self.clone() }
+    }
+
+    /// Gives the model its prices; once, before all else.
     pub async fn prepare(&self, http: &Client) {
-        let price = json!({ "provider": "openai", "model": MODEL, "inputUsdPerMtok": 1, "cachedInputUsdPerMtok": 1,
-            "outputUsdPerMtok": NANO_PER_WORD / 1000, "validFrom": "2026-01-01T00:00:00Z" });
-        self.operate(http, Method::PUT, "/billing/prices", "application/json", price.to_string())
-            .await
-            .unwrap_or_else(|refused| panic!("{refused}"));
+        for (model, holds_maximum) in [(MODEL, false), (HELD, true)] {
+            let price = json!({ "provider": "openai", "model": model, "inputUsdPerMtok": 1, "cachedInputUsdPerMtok": 1,
+                "outputUsdPerMtok": NANO_PER_WORD / 1000, "holdsMaximum": holds_maximum, "validFrom": "2026-01-01T00:00:00Z" });
+            let stored = self.operate(http, Method::PUT, "/billing/prices", "application/json", price.to_string()).await;
+            stored.unwrap_or_else(|refused| panic!("{refused}"));
+        }
     }
 
     fn sign(&self, claims: &Value) -> String {
@@ -103,6 +116,11 @@ impl Target for Astra {
         self.doors.clone()
     }
 
+    fn plays(&self, scenario: &str) -> bool {
+        // The switch is about what is held.
+        !self.holds_maximum || ["overshoot", "overshoot-two", "refusals", "first"].contains(&scenario)
+    }
+
     fn lease(&self) -> Duration {
         // Who has died is looked for every ten seconds.
         self.lease + Duration::from_secs(12)
@@ -114,6 +132,7 @@ impl Target for Astra {
         customer.token = self.sign(&json!({ "sub": "member@conformance", "role": "owner", "ws": id }));
         let workspace = json!({ "id": id, "displayName": id, "plan": id, "ownerId": "member@conformance", "limits": { "maxCostUsdPerMonth": usd(limit) } });
         self.operate(http, Method::POST, "/workspaces", "application/json", workspace.to_string()).await?;
+        let model = if self.holds_maximum && model == MODEL { HELD } else { model };
         let agent = json!({ "id": "assistant", "displayName": "Assistant", "systemPromptTemplate": "You are an assistant.",
             "model": { "provider": "openai", "modelId": model, "endpoint": self.model, "maxOutputTokens": max_tokens } });
         self.operate(http, Method::PUT, &format!("/plans/{id}/template"), "application/yaml", json!({ "agents": [agent] }).to_string())

@@ -1,4 +1,4 @@
-//! LiteLLM's proxy: a customer is a key with a `max_budget`. Its processes are started here, one Redis beside them, as its documentation has it for more than
+//! `LiteLLM`'s proxy: a customer is a key with a `max_budget`. Its processes are started here, one Redis beside them, as its documentation has it for more than
 //! one instance.
 //!
 //! Keys of its database need an engine that is in no package registry, so they come from a custom auth (`custom_auth.py`), with `custom_auth_run_common_checks`
@@ -17,7 +17,7 @@ use tokio::sync::Mutex;
 /// Upstream calls end after so many seconds.
 const TIMEOUT: u64 = 8;
 
-/// LiteLLM's processes and their Redis. They end with this.
+/// `LiteLLM`'s processes and their Redis. They end with this.
 #[derive(Debug)]
 pub struct LiteLlm {
     program: PathBuf,

@@ -92,6 +92,7 @@ async fn run(arguments: &Arguments) -> Result<bool, String> {
         let ours = column(&astra, &model, arguments).await;
         holds = ours.1.iter().flatten().all(|outcome| outcome.holds);
         columns.push(ours);
+        columns.push(column(&astra.holding_maximum(), &model, arguments).await);
     }
     if let Some(program) = &arguments.litellm {
         let work = std::path::absolute(&arguments.work).map_err(|error| error.to_string())?;

@@ -1,6 +1,7 @@
 //! What is done to a target, and how it must come out. Each scenario has customers of its own.
 //!
-//! What was spent is what the model's journal says, at the model's prices; percentages are of the limit, or of what the model produced where it says so.
+//! What was spent is what the model's journal says, at the model's prices. Percentages are of the limit; where something is charged beyond what was produced, of
+//! a usual answer's cost.
 
 use crate::mock::{Ask, End, NANO_PER_WORD};
 use crate::target::{Customer, Reply, Target, World};
@@ -48,7 +49,7 @@ pub const ALL: &[(&str, &str)] = &[
     ("overshoot-two", "the same through two processes over one state"),
     ("refusals", "`max_tokens` 32,000, 200 used: spent before refusals stick"),
     ("first", "the first requests of customers never seen, 30 at once for each, for 10 of them: worst spent over the limit"),
-    ("hang-ups", "clients hang up at each of 21 boundaries of a stream: charged of what the model produced, least and most"),
+    ("hang-ups", "clients hang up at each of 21 boundaries of a stream: charged beyond what the model produced, least and most"),
     ("errors", "upstream answers 500: still blocked of the limit"),
     (
         "silence",
@@ -57,14 +58,15 @@ pub const ALL: &[(&str, &str)] = &[
     ("crash", "`kill -9` 2.5 s into slow streams and a restart: still blocked after the lease; produced and never charged"),
     ("limits", "a limit that is changed: what is used stays; one that is lowered below that holds at once"),
     ("zero", "an explicit usage of zero: charged"),
-    ("broken", "upstream breaks off before its count: charged of what it produced"),
+    ("broken", "upstream breaks off before its count: charged beyond what it produced"),
     ("unpriced", "a model without a price"),
-    ("cancelled", "a client gives up on an answer that is not streamed: charged of what the model produced"),
+    ("cancelled", "a client gives up on an answer that is not streamed: charged beyond what the model produced"),
 ];
 
-/// Plays one; None when the target has nothing to be asked that.
+/// Plays one; None when it says nothing about the target.
 pub async fn play<T: Target>(name: &str, world: &World<'_, T>, scale: Scale) -> Option<Outcome> {
     Some(match name {
+        _ if !world.target.plays(name) => return None,
         "overshoot" => overshoot(world, scale, 1).await,
         "overshoot-two" if world.target.doors().len() > 1 => overshoot(world, scale, 2).await,
         "refusals" => refusals(world, scale).await,
@@ -104,7 +106,7 @@ async fn overshoot<T: Target>(world: &World<'_, T>, scale: Scale, doors: usize) 
     let limit = times(ANSWER, scale.callers) / 2;
     let customer = world.customer(limit, 400).await;
     let asked = usual(&customer);
-    let callers = (0..scale.callers).map(|number| world.persist(number % doors, &customer, &asked, number / doors % 2 == 0));
+    let callers = (0..scale.callers).map(|number| world.persist(number % doors, &customer, &asked, (number / doors).is_multiple_of(2)));
     join_all(callers).await;
     let charged = world.settled(&customer, SOON).await;
     let spent = world.model.nano(&customer.id);
@@ -121,7 +123,7 @@ async fn refusals<T: Target>(world: &World<'_, T>, scale: Scale) -> Outcome {
     let asked = usual(&customer);
     let caller = async |number: usize| {
         for want in 0..5 {
-            world.persist(0, &customer, &asked, (number + want) % 2 == 0).await;
+            world.persist(0, &customer, &asked, (number + want).is_multiple_of(2)).await;
         }
     };
     join_all((0..callers).map(caller)).await;
@@ -138,7 +140,7 @@ async fn first<T: Target>(world: &World<'_, T>, scale: Scale) -> Outcome {
     let customers = join_all((0..scale.unknown).map(|_| world.customer(limit, 400))).await;
     let one = async |customer: &Customer| {
         let asked = usual(customer);
-        join_all((0..30).map(|number| world.persist(number, customer, &asked, number % 2 == 0))).await;
+        join_all((0..30).map(|number| world.persist(number, customer, &asked, number.is_multiple_of(2)))).await;
         world.settled(customer, SOON).await;
         (world.model.nano(&customer.id) - limit).max(0)
     };
@@ -146,19 +148,15 @@ async fn first<T: Target>(world: &World<'_, T>, scale: Scale) -> Outcome {
     Outcome { holds: over == 0, said: format!("{:.1} %", percent(over, limit)) }
 }
 
-/// Charged of what was produced, for customers who each had one call.
-async fn charged<T: Target>(world: &World<'_, T>, customers: &[Customer]) -> Vec<f64> {
-    join_all(customers.iter().map(async |customer| {
+/// What customers who each had one call were charged beyond what the model produced, least and most, in percent of a usual answer.
+async fn exact<T: Target>(world: &World<'_, T>, customers: &[Customer], tolerance: f64) -> Outcome {
+    let beyond = join_all(customers.iter().map(async |customer| {
         let taken = world.settled(customer, SOON).await;
-        percent(taken, world.model.nano(&customer.id))
+        percent(taken - world.model.nano(&customer.id), ANSWER)
     }))
-    .await
-}
-
-fn exact(charged: &[f64], tolerance: f64) -> Outcome {
-    let (least, most) = charged.iter().fold((f64::MAX, 0.0_f64), |(least, most), one| (least.min(*one), most.max(*one)));
-    let said = if charged.len() > 1 { format!("{least:.1} to {most:.1} %") } else { format!("{most:.1} %") };
-    Outcome { holds: least >= 100.0 - tolerance && most <= 100.0 + tolerance, said }
+    .await;
+    let (least, most) = beyond.iter().fold((f64::MAX, f64::MIN), |(least, most), one| (least.min(*one), most.max(*one)));
+    Outcome { holds: least >= -tolerance && most <= tolerance, said: format!("{least:+.1} to {most:+.1} %") }
 }
 
 async fn hang_ups<T: Target>(world: &World<'_, T>) -> Outcome {
@@ -182,7 +180,7 @@ async fn hang_ups<T: Target>(world: &World<'_, T>) -> Outcome {
         tokio::select! { _ = read => {}, () = until => {} }
     };
     join_all(customers.iter().enumerate().map(leave)).await;
-    exact(&charged(world, &customers).await, 2.0)
+    exact(world, &customers, 1.0).await
 }
 
 /// What is taken of a budget beyond what the model produced, in percent of the limit.
@@ -194,7 +192,7 @@ async fn errors<T: Target>(world: &World<'_, T>) -> Outcome {
     let limit = ANSWER * 40;
     let customer = world.customer(limit, 400).await;
     let asked = ask(&customer, 0, 1, 0, End::Error);
-    join_all((0..20).map(|number| world.ask(number, &customer, &asked, number % 2 == 0))).await;
+    join_all((0..20).map(|number| world.ask(number, &customer, &asked, number.is_multiple_of(2)))).await;
     let blocked = blocked(world.settled(&customer, SOON).await, 0, limit);
     Outcome { holds: blocked < 1.0, said: format!("{blocked:.1} %") }
 }
@@ -236,13 +234,13 @@ const LOST_AT_MOST: f64 = 60.0;
 async fn limits<T: Target>(world: &World<'_, T>) -> Outcome {
     let customer = world.customer(ANSWER * 10, 400).await;
     let asked = usual(&customer);
-    join_all((0..4).map(|number| world.ask(number, &customer, &asked, number % 2 == 0))).await;
+    join_all((0..4).map(|number| world.ask(number, &customer, &asked, number.is_multiple_of(2)))).await;
     let before = world.settled(&customer, SOON).await;
     world.target.limit(&world.http, &customer, ANSWER * 20).await;
     let raised = world.ask(0, &customer, &asked, false).await;
     let after = world.settled(&customer, SOON).await;
     let grown = after - before;
-    let kept = matches!(raised, Reply::Whole(_)) && grown >= ANSWER && grown < ANSWER * 2 && before >= ANSWER * 4;
+    let kept = matches!(raised, Reply::Whole(_)) && (ANSWER..ANSWER * 2).contains(&grown) && before >= ANSWER * 4;
     world.target.limit(&world.http, &customer, ANSWER * 4).await;
     let calls = world.model.calls(&customer.id).len();
     let lowered = world.ask(0, &customer, &asked, false).await;
@@ -268,7 +266,7 @@ async fn broken<T: Target>(world: &World<'_, T>) -> Outcome {
     for (customer, words) in customers.iter().zip([20, 60, 120]) {
         world.ask(0, customer, &ask(customer, words, 10, 20, End::Broken), true).await;
     }
-    exact(&charged(world, &customers).await, 10.0)
+    exact(world, &customers, 5.0).await
 }
 
 async fn unpriced<T: Target>(world: &World<'_, T>) -> Outcome {
@@ -292,5 +290,5 @@ async fn cancelled<T: Target>(world: &World<'_, T>) -> Outcome {
         let _ = tokio::time::timeout(Duration::from_millis(1100), world.ask(0, customer, &asked, false)).await;
     };
     join_all(customers.iter().map(leave)).await;
-    exact(&charged(world, &customers).await, 2.0)
+    exact(world, &customers, 1.0).await
 }

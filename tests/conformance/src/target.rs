@@ -34,6 +34,11 @@ pub trait Target: Sync {
     /// Its processes over one state, by their base URLs.
     fn doors(&self) -> Vec<String>;
 
+    /// Whether a scenario says anything about it.
+    fn plays(&self, _scenario: &str) -> bool {
+        true
+    }
+
     /// For how long it may hold the budget of a request that nothing is heard of any more.
     fn lease(&self) -> Duration;
 

@@ -6,6 +6,7 @@
 
 mod crashes;
 mod functions;
+mod our_budgets;
 mod postgres;
 
 use astra_tests::scripted::{self, Act};

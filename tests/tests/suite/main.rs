@@ -14,6 +14,7 @@ mod limits;
 mod logs;
 mod models;
 mod onboarding;
+mod our_budgets;
 mod people;
 mod protocol;
 mod rush;
