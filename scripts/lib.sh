@@ -11,6 +11,8 @@ CARGO_LAMBDA_VERSION=1.9.2
 NODE_VERSION=26.10.0
 NODE_MINIMUM=22.12.0
 PGSERVER_VERSION=0.6.0
+# The newest whose proxy could be installed from PyPI: later ones want packages at versions that are not there.
+LITELLM_VERSION=1.106.12
 WASM_BINDGEN_VERSION="$(sed -n '/^name = "wasm-bindgen"$/{n;s/^version = "\(.*\)"$/\1/p;}' "$ROOT/Cargo.lock")"
 HOSTS="workers native lambda"
 FUNCTIONS=(gateway provision invoke-turn billing quota)
@@ -74,3 +76,14 @@ suite_settings() {
 
 # listens PORT: whether anybody does, on this machine.
 listens() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+
+# install_litellm LOG: LiteLLM's proxy, needed only by those who compare, so not by scripts/setup. LITELLM_START is its program.
+install_litellm() {
+  local home="$ASTRA_CACHE/litellm-$LITELLM_VERSION"
+  LITELLM_START="$home/bin/litellm"
+  [ -f "$home/installed" ] && return
+  rm -rf "$home"
+  { python3 -m venv "$home" && "$home/bin/pip" install --disable-pip-version-check --quiet "litellm[proxy]==$LITELLM_VERSION"; } \
+    >"$1" 2>&1 || { tail -n 20 "$1" >&2; return 1; }
+  touch "$home/installed"
+}

@@ -174,7 +174,7 @@ impl<'a, T: Target> World<'a, T> {
             let now = self.target.taken(&self.http, customer).await;
             if now != taken || self.model.calls(&customer.id).iter().any(|call| !call.over) {
                 (taken, since) = (now, Instant::now());
-            } else if since.elapsed() > Duration::from_millis(1500) {
+            } else if since.elapsed() > Duration::from_millis(2500) {
                 break;
             }
         }

@@ -1,13 +1,10 @@
 //! The scenarios of `quota-conformance` on this stack, in short and all at once; what they are and how they come out at scale is in
 //! docs/quota-conformance.md. The one that kills processes is in `restart`.
 
-use quota_conformance::astra::Astra;
+use quota_conformance::astra::{Astra, KNOWN_TO_FAIL};
 use quota_conformance::mock::Mock;
 use quota_conformance::scenarios::{self, Scale};
 use quota_conformance::target::World;
-
-/// What docs/quota-conformance.md tells as not kept yet.
-const KNOWN_TO_FAIL: &[&str] = &["overshoot", "first"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn our_budgets_are_kept_by_the_models_own_journal() {
