@@ -7,7 +7,7 @@ use crate::mock::{Ask, End, NANO_PER_WORD};
 use crate::target::{Customer, Reply, Target, World};
 use futures_util::future::{join, join_all};
 use std::time::Duration;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 /// Words of a usual answer: a cent.
 const WORDS: i64 = 200;
@@ -47,7 +47,7 @@ pub struct Outcome {
 pub const ALL: &[(&str, &str)] = &[
     ("overshoot", "callers at once on a budget for half of them: spent over the limit (and spent of it)"),
     ("overshoot-two", "the same through two processes over one state"),
-    ("refusals", "`max_tokens` 32,000, 200 used: spent before refusals stick"),
+    ("refusals", "`max_tokens` 32,000, 200 used: spent before refusals stick, within a minute"),
     ("first", "the first requests of customers never seen, 30 at once for each, for 10 of them: worst spent over the limit"),
     ("hang-ups", "clients hang up at each of 21 boundaries of a stream: charged beyond what the model produced, least and most"),
     ("errors", "upstream answers 500: still blocked of the limit"),
@@ -116,13 +116,14 @@ async fn overshoot<T: Target>(world: &World<'_, T>, scale: Scale, doors: usize) 
 }
 
 async fn refusals<T: Target>(world: &World<'_, T>, scale: Scale) -> Outcome {
-    // Each caller wants five answers, and the budget has just enough for all, prompts included.
+    // Each caller wants five answers, and the budget has just enough for all, prompts included. It wants none any more after a minute.
     let callers = scale.callers / 2;
     let limit = times(ANSWER + PENCE, callers * 5);
     let customer = world.customer(limit, 32_000).await;
     let asked = usual(&customer);
+    let until = Instant::now() + Duration::from_mins(1);
     let caller = async |number: usize| {
-        for want in 0..5 {
+        for want in (0..5).take_while(|_| Instant::now() < until) {
             world.persist(0, &customer, &asked, (number + want).is_multiple_of(2)).await;
         }
     };
