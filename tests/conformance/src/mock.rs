@@ -267,3 +267,52 @@ async fn read_body(reader: &mut OwnedReadHalf) -> Option<Value> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn body(ask: &Ask, streamed: bool) -> String {
+        json!({ "model": MODEL, "max_tokens": 30, "stream": streamed, "stream_options": { "include_usage": true },
+            "messages": [{ "role": "user", "content": ask.message() }] })
+        .to_string()
+    }
+
+    async fn post(mock: &Mock, body: String) -> reqwest::Response {
+        reqwest::Client::new().post(format!("{}/chat/completions", mock.base())).body(body).send().await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_journal_has_what_was_told_to_be_counted() {
+        let mock = Mock::start(0).await.unwrap();
+        let ask = Ask { customer: "a".to_owned(), words: 50, piece: 20, every_ms: 1, end: End::Whole };
+        for streamed in [true, false] {
+            let text = post(&mock, body(&ask, streamed)).await.text().await.unwrap();
+            assert!(text.contains(r#""completion_tokens":30"#) && text.contains(r#""finish_reason":"length""#), "{text}");
+            assert_eq!(text.matches(WORD).count(), 30);
+        }
+        let [first, second] = &mock.calls("a")[..] else { panic!("two calls") };
+        assert!(first.words == 30 && second.words == 30 && first.over && first.whole, "{first:?} {second:?}");
+        assert_eq!(mock.nano("a"), 60 * NANO_PER_WORD + 2 * first.input * NANO_PER_INPUT);
+        let nothing = Ask { customer: "b".to_owned(), end: End::Zero, ..ask };
+        assert!(post(&mock, body(&nothing, false)).await.text().await.unwrap().contains(r#""total_tokens":0"#));
+        assert_eq!(mock.nano("b"), 0);
+    }
+
+    #[tokio::test]
+    async fn who_goes_ends_the_production_and_who_stays_sees_it_break() {
+        let mock = Mock::start(0).await.unwrap();
+        let ask = Ask { customer: "a".to_owned(), words: 30, piece: 1, every_ms: 30, end: End::Whole };
+        let mut response = post(&mock, body(&ask, true)).await;
+        response.chunk().await.unwrap().unwrap();
+        drop(response);
+        while !mock.calls("a").iter().all(|call| call.over) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let call = &mock.calls("a")[0];
+        assert!(call.words < 10 && !call.whole, "{call:?}");
+        let broken = Ask { customer: "b".to_owned(), end: End::Broken, every_ms: 1, ..ask };
+        assert!(post(&mock, body(&broken, true)).await.text().await.is_err());
+        assert_eq!(mock.calls("b")[0].words, 30);
+    }
+}

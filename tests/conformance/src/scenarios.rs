@@ -21,6 +21,8 @@ const PENCE: i64 = NANO_PER_WORD;
 pub struct Scale {
     /// Callers of a rush.
     pub callers: usize,
+    /// Answers that each of half of them wants of a budget for all.
+    pub wants: usize,
     /// Customers of whom nothing was known.
     pub unknown: usize,
     /// Streams that a crash meets.
@@ -29,9 +31,9 @@ pub struct Scale {
 
 impl Scale {
     /// What a table is made of.
-    pub const FULL: Self = Self { callers: 200, unknown: 10, streams: 12 };
+    pub const FULL: Self = Self { callers: 200, wants: 5, unknown: 10, streams: 12 };
     /// Enough to see that something broke.
-    pub const SHORT: Self = Self { callers: 60, unknown: 4, streams: 4 };
+    pub const SHORT: Self = Self { callers: 40, wants: 2, unknown: 2, streams: 4 };
 }
 
 /// How a scenario came out.
@@ -116,21 +118,21 @@ async fn overshoot<T: Target>(world: &World<'_, T>, scale: Scale, doors: usize) 
 }
 
 async fn refusals<T: Target>(world: &World<'_, T>, scale: Scale) -> Outcome {
-    // Each caller wants five answers, and the budget has just enough for all, prompts included. It wants none any more after a minute.
+    // Each caller wants some answers, and the budget has just enough for all, prompts included. It wants none any more after a minute.
     let callers = scale.callers / 2;
-    let limit = times(ANSWER + PENCE, callers * 5);
+    let limit = times(ANSWER + PENCE, callers * scale.wants);
     let customer = world.customer(limit, 32_000).await;
     let asked = usual(&customer);
     let until = Instant::now() + Duration::from_mins(1);
     let caller = async |number: usize| {
-        for want in (0..5).take_while(|_| Instant::now() < until) {
+        for want in (0..scale.wants).take_while(|_| Instant::now() < until) {
             world.persist(0, &customer, &asked, (number + want).is_multiple_of(2)).await;
         }
     };
     join_all((0..callers).map(caller)).await;
     world.settled(&customer, SOON).await;
     let spent = world.model.nano(&customer.id);
-    let of = times(ANSWER, callers * 5);
+    let of = times(ANSWER, callers * scale.wants);
     #[expect(clippy::cast_precision_loss, reason = "a sum for people")]
     let dollars = limit as f64 / 1e9;
     Outcome { holds: spent >= of / 100 * 95 && spent <= limit, said: format!("{:.1} % of ${dollars:.2}", percent(spent, limit)) }
