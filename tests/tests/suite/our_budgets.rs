@@ -19,6 +19,13 @@ async fn our_budgets_are_kept_by_the_models_own_journal() {
         println!("{name}: {}", outcome.said);
         (!outcome.holds && !KNOWN_TO_FAIL.contains(&name)).then(|| format!("{name}: {}", outcome.said))
     };
+    // Where the whole maximum is held, nothing is known to fail.
+    let strict = target.holding_maximum();
+    let strict_world = World::new(&strict, &model);
+    let strict = async {
+        let outcome = scenarios::play("overshoot", &strict_world, Scale::SHORT).await?;
+        (!outcome.holds).then(|| format!("overshoot with holdsMaximum: {}", outcome.said))
+    };
     // The rushes one after the other, and beside them all that is quiet.
     let (rushes, quiet): (Vec<_>, Vec<_>) =
         scenarios::ALL.iter().map(|(name, _)| *name).filter(|name| *name != "crash").partition(|name| RUSHES.contains(name));
@@ -29,7 +36,8 @@ async fn our_budgets_are_kept_by_the_models_own_journal() {
         }
         failed
     };
-    let (rushes, quiet) = futures_util::future::join(rushes, futures_util::future::join_all(quiet.into_iter().map(play))).await;
-    let failed: Vec<String> = rushes.into_iter().chain(quiet).flatten().collect();
+    let quiet = futures_util::future::join_all(quiet.into_iter().map(play));
+    let (strict, rushes, quiet) = futures_util::future::join3(strict, rushes, quiet).await;
+    let failed: Vec<String> = rushes.into_iter().chain(quiet).flatten().chain(strict).collect();
     assert!(failed.is_empty(), "{failed:#?}");
 }
