@@ -57,7 +57,8 @@ fn narrow_limits() -> impl Strategy<Value = Limits> {
 fn wish() -> impl Strategy<Value = Wish> {
     let output = prop_oneof![5 => 1_u64..4_000, 1 => 1_u64..60_000];
     let key = weighted(0.3, (0_u8..6, prop::bool::weighted(0.8)));
-    (0_u8..4, 1_u64..800, 0_u64..800, output, key, prop::bool::weighted(0.9)).prop_map(|(agent, least, history, output, key, loads)| Wish {
+    let least = prop_oneof![12 => 1_u64..800, 1 => 1_u64..4_000];
+    (0_u8..4, least, 0_u64..800, output, key, prop::bool::weighted(0.9)).prop_map(|(agent, least, history, output, key, loads)| Wish {
         agent,
         least,
         history,

@@ -15,7 +15,7 @@ pub(crate) const LEASE: i64 = 30_000;
 /// How many agents the workspace has.
 pub(crate) const AGENT_COUNT: i64 = 2;
 
-/// Of each agent: 1 and 2 have limits of their own, the others none.
+/// Of each agent: 1 and 2 have limits of their own over a time, the others none.
 pub(crate) fn allowance(agent: u8) -> Allowance {
     match agent {
         1 => Allowance { max_cost_nano_usd_per_month: Some(NanoUsd(2_000_000)), max_tokens_per_hour: Some(6_000), ..Allowance::default() },
@@ -24,9 +24,13 @@ pub(crate) fn allowance(agent: u8) -> Allowance {
     }
 }
 
-/// 2 has a limit of its turns, too.
+/// Of a turn alone: 0 has a wide limit, 2 a narrow one.
 pub(crate) fn per_turn(agent: u8) -> Option<i64> {
-    (agent == 2).then_some(2_000)
+    match agent {
+        0 => Some(30_000),
+        2 => Some(2_000),
+        _ => None,
+    }
 }
 
 /// What is cached is dearer with 1 (as it is to write a cache); 3 bills what it does not stream.
