@@ -54,7 +54,7 @@ BEGIN
   RETURN (
     SELECT jsonb_agg(jsonb_build_object('limit', w."limit", 'scope', w.scope, 'startsAt', w."startsAt", 'mark', 100, 'max', w.max, 'used', w.used))
     FROM jsonb_to_recordset(p_windows) AS w ("limit" text, scope text, max bigint, used bigint, "startsAt" text)
-    WHERE w."startsAt" IS NOT NULL AND w.max > 0 AND w.used::numeric * 100 >= w.max::numeric * 80
+    WHERE w."startsAt" IS NOT NULL AND w.max > 0 AND w.used::numeric * 100 >= w.max::numeric * 90
       AND w.max::numeric - w.used < CASE WHEN w."limit" LIKE 'maxTokens%' THEN v_input + 1 ELSE v_cost END);
 END
 $$;

@@ -13,6 +13,9 @@ use std::collections::BTreeMap;
 /// The marks, in percent of a limit.
 pub const MARKS: [i64; 3] = [50, 80, 100];
 
+/// From so many percent on a limit is used up when it does not pay for a turn. Below, the turn is too large for it.
+const USED_UP: i64 = 90;
+
 /// One mark that was passed. It is told once for each window, however often it is sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -84,13 +87,13 @@ pub fn passed(caps: &[Cap], before: &[Stand], after: &[Stand]) -> Vec<Alert> {
     stands.flat_map(|(cap, (before, after))| marks(cap, cap.amount(before.used), cap.amount(after.used))).collect()
 }
 
-/// Which limits do not pay for a turn with so much input and a token of output any more, also if nobody held anything: they are used up. A limit that has not passed
-/// the mark before is not: the turn is too large for it.
+/// Which limits do not pay for a turn with so much input and a token of output any more, also if nobody held anything: they are used up. A limit of which
+/// much is left is not: the turn is too large for it.
 pub fn used_up(caps: &[Cap], stands: &[Stand], input: Tokens, price: &Price) -> Vec<Alert> {
-    let [.., near, last] = MARKS;
+    let [.., last] = MARKS;
     let stands = caps.iter().zip(stands).map(|(cap, stand)| (cap, cap.amount(stand.used)));
     let is_used_up = |cap: &Cap, used: i64| needs(cap.limit.unit(), input, price).is_ok_and(|needs| cap.max.saturating_sub(used) < needs);
-    stands.filter(|(cap, used)| is_at(cap, *used, near) && is_used_up(cap, *used)).map(|(cap, used)| alert(cap, used, last)).collect()
+    stands.filter(|(cap, used)| is_at(cap, *used, USED_UP) && is_used_up(cap, *used)).map(|(cap, used)| alert(cap, used, last)).collect()
 }
 
 fn marks(cap: &Cap, before: i64, after: i64) -> impl Iterator<Item = Alert> {

@@ -108,11 +108,12 @@ fn a_limit_that_refuses_because_it_is_used_up_tells_its_last_mark_once() {
     let mut world = World::with(json!({ "maxCostNanoUsdPerMonth": max, "maxTokensPerMonth": 1_000_000 }));
     world.begun(begin(1), NOW);
     world.begun(begin(2), NOW);
-    assert!(world.finish(world.record(1, used / 2)));
+    let first = 899_999;
+    assert!(world.finish(world.record(1, first)));
     let large = Begin { message: "m".repeat(5_000), ..begin(3) };
     world.refused(large, NOW);
-    assert_eq!(world.db.0.lock().unwrap().marks, [] as [Value; 0], "a turn that is too large is no sign that half a limit is used up");
-    world.ask(Ask::Finish(Box::new(world.record(2, used - used / 2 - 20 * OUTPUT))), NOW);
+    assert_eq!(world.db.0.lock().unwrap().marks, [] as [Value; 0], "a turn that is too large is no sign that a limit is used up");
+    world.ask(Ask::Finish(Box::new(world.record(2, used - first - 20 * OUTPUT))), NOW);
     world.begun(begin(3), NOW);
     world.refused(begin(4), NOW);
     assert_eq!(world.db.0.lock().unwrap().marks, [] as [Value; 0], "what others hold may come back");

@@ -114,7 +114,7 @@ impl Model {
         let limits = self.limits_now(wish.agent);
         let lines = self.lines(&limits, None, None);
         let least = amount(&price(wish.agent), wish.least, 1);
-        let is_near = |line: &Line| line.max > 0 && line.used * 5 >= line.max * 4;
+        let is_near = |line: &Line| line.max > 0 && line.used * 10 >= line.max * 9;
         let used_up =
             limits.iter().zip(&lines).filter(|(_, line)| is_near(line) && !all_pay(std::slice::from_ref(*line), Room::Ever, least));
         used_up.map(|(limit, line)| mark(limit, 100, line.used)).collect()
