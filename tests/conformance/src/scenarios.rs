@@ -104,6 +104,11 @@ fn percent(part: i64, of: i64) -> f64 {
     100.0 * part as f64 / of.max(1) as f64
 }
 
+/// Whether a limit was kept: prompts, and what was on its way when a turn was cut, are estimates.
+fn keeps(over: i64, limit: i64) -> bool {
+    over <= limit / 200
+}
+
 async fn overshoot<T: Target>(world: &World<'_, T>, scale: Scale, doors: usize) -> Outcome {
     let limit = times(ANSWER, scale.callers) / 2;
     let customer = world.customer(limit, 400).await;
@@ -114,7 +119,7 @@ async fn overshoot<T: Target>(world: &World<'_, T>, scale: Scale, doors: usize) 
     let spent = world.model.nano(&customer.id);
     let over = (spent - limit).max(0);
     let said = format!("{:.1} % ({:.1} %, charged {:.1} %)", percent(over, limit), percent(spent, limit), percent(charged, limit));
-    Outcome { holds: over == 0, said }
+    Outcome { holds: keeps(over, limit), said }
 }
 
 async fn refusals<T: Target>(world: &World<'_, T>, scale: Scale) -> Outcome {
@@ -135,7 +140,10 @@ async fn refusals<T: Target>(world: &World<'_, T>, scale: Scale) -> Outcome {
     let of = times(ANSWER, callers * scale.wants);
     #[expect(clippy::cast_precision_loss, reason = "a sum for people")]
     let dollars = limit as f64 / 1e9;
-    Outcome { holds: spent >= of / 100 * 95 && spent <= limit, said: format!("{:.1} % of ${dollars:.2}", percent(spent, limit)) }
+    Outcome {
+        holds: spent >= of / 100 * 95 && keeps(spent - limit, limit),
+        said: format!("{:.1} % of ${dollars:.2}", percent(spent, limit)),
+    }
 }
 
 async fn first<T: Target>(world: &World<'_, T>, scale: Scale) -> Outcome {
@@ -148,7 +156,7 @@ async fn first<T: Target>(world: &World<'_, T>, scale: Scale) -> Outcome {
         (world.model.nano(&customer.id) - limit).max(0)
     };
     let over = join_all(customers.iter().map(one)).await.into_iter().max().unwrap_or(0);
-    Outcome { holds: over == 0, said: format!("{:.1} %", percent(over, limit)) }
+    Outcome { holds: keeps(over, limit), said: format!("{:.1} %", percent(over, limit)) }
 }
 
 /// What customers who each had one call were charged beyond what the model produced, least and most, in percent of a usual answer.
