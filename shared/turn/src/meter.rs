@@ -37,6 +37,7 @@ pub struct Meter {
     needed: AtomicU64,
     is_refused: AtomicBool,
     is_refused_ahead: AtomicBool,
+    stands_still: AtomicBool,
     calls: AtomicU64,
     pulse: AtomicWaker,
     stream: AtomicWaker,
@@ -55,6 +56,7 @@ impl Meter {
             needed: AtomicU64::default(),
             is_refused: AtomicBool::default(),
             is_refused_ahead: AtomicBool::default(),
+            stands_still: AtomicBool::default(),
             // The call that began the turn.
             calls: AtomicU64::new(1),
             pulse: AtomicWaker::new(),
@@ -92,8 +94,10 @@ impl Meter {
         self.held.load(Relaxed)
     }
 
-    /// Waits until a text of so many bytes is covered, or cannot be. Gives how many bytes may be delivered.
-    pub async fn cover(&self, bytes: usize) -> usize {
+    /// Waits until a text of so many bytes is covered, or cannot be; also not any longer when others are waited for and as much is written as is held, for
+    /// more would be on the provider's bill and paid by nobody. `written` is what the provider will about have counted of the text. Gives how many bytes may be
+    /// delivered.
+    pub async fn cover(&self, bytes: usize, written: Tokens) -> usize {
         let bytes = bytes as Tokens;
         let bound = bytes.saturating_add(AROUND_ANSWER).min(self.max);
         self.bound.store(bound, Relaxed);
@@ -103,7 +107,8 @@ impl Meter {
             self.pulse.wake();
             poll_fn(|context| {
                 self.stream.register(context.waker());
-                if bound <= self.held() || self.is_refused.load(Relaxed) { Poll::Ready(()) } else { Poll::Pending }
+                let is_over = self.is_refused.load(Relaxed) || (self.stands_still.load(Relaxed) && written > self.held());
+                if bound <= self.held() || is_over { Poll::Ready(()) } else { Poll::Pending }
             })
             .await;
             self.needed.store(0, Relaxed);
@@ -147,6 +152,7 @@ impl Meter {
         if extended.output > before {
             self.slice.store(extended.output - before, Relaxed);
         }
+        self.stands_still.store(extended.wait, Relaxed);
         match (extended.covered, want.is_urgent) {
             (true, _) => self.is_refused_ahead.store(false, Relaxed),
             (false, true) => self.is_refused.store(!extended.wait, Relaxed),
@@ -169,20 +175,20 @@ mod tests {
     #[test]
     fn a_text_is_covered_before_it_is_delivered() {
         let meter = Meter::new(100, 1_000);
-        assert_eq!(meter.cover(30).now_or_never(), Some(30));
+        assert_eq!(meter.cover(30, 0).now_or_never(), Some(30));
         assert_eq!(meter.wants(), None, "more than half of the slice is left");
-        assert_eq!(meter.cover(50).now_or_never(), Some(50));
+        assert_eq!(meter.cover(50, 0).now_or_never(), Some(50));
         assert_eq!(meter.wants(), Some(Want { output: 101, is_urgent: false }), "ahead of need");
         meter.granted(Want { output: 101, is_urgent: false }, &answer(true, false, 164));
         assert_eq!(meter.wants(), None);
-        assert_eq!(meter.cover(148).now_or_never(), Some(148));
-        assert_eq!(meter.cover(149).now_or_never(), None, "one token more than is held");
+        assert_eq!(meter.cover(148, 0).now_or_never(), Some(148));
+        assert_eq!(meter.cover(149, 0).now_or_never(), None, "one token more than is held");
     }
 
     #[test]
     fn a_stream_stands_still_until_it_is_covered_or_refused() {
         let meter = Meter::new(100, 1_000);
-        let mut waiting = Box::pin(meter.cover(400));
+        let mut waiting = Box::pin(meter.cover(400, 0));
         assert!((&mut waiting).now_or_never().is_none());
         let want = Want { output: 416, is_urgent: true };
         assert_eq!(meter.wants(), Some(want));
@@ -194,14 +200,34 @@ mod tests {
     }
 
     #[test]
+    fn who_stands_still_does_not_wait_for_more_than_is_held_to_be_written() {
+        let meter = Meter::new(100, 1_000);
+        let mut waiting = Box::pin(meter.cover(400, 100));
+        assert!((&mut waiting).now_or_never().is_none());
+        let want = meter.wants().unwrap();
+        meter.granted(want, &answer(false, true, 100));
+        assert!((&mut waiting).now_or_never().is_none(), "what is written is paid for");
+        drop(waiting);
+        assert_eq!(
+            meter.cover(404, 101).now_or_never(),
+            Some(84),
+            "a token more than is held: what is covered by bytes is delivered, and that was it"
+        );
+        meter.granted(want, &answer(true, false, 1_000));
+        assert_eq!(meter.cover(404, 101).now_or_never(), Some(404));
+        let fast = Meter::new(100, 1_000);
+        assert!(fast.cover(4_000, 1_000).now_or_never().is_none(), "whoever only has not asked yet waits for the answer");
+    }
+
+    #[test]
     fn a_refusal_ahead_of_need_is_not_the_last_word() {
         let meter = Meter::new(100, 1_000);
-        assert_eq!(meter.cover(60).now_or_never(), Some(60));
+        assert_eq!(meter.cover(60, 0).now_or_never(), Some(60));
         let ahead = meter.wants().unwrap();
         meter.granted(ahead, &answer(false, false, 100));
         assert_eq!(meter.wants(), None, "it is not asked for again");
-        assert_eq!(meter.cover(84).now_or_never(), Some(84), "all that is held may be used");
-        let mut waiting = Box::pin(meter.cover(85));
+        assert_eq!(meter.cover(84, 0).now_or_never(), Some(84), "all that is held may be used");
+        let mut waiting = Box::pin(meter.cover(85, 0));
         assert!((&mut waiting).now_or_never().is_none());
         assert_eq!(meter.wants(), Some(Want { output: 101, is_urgent: true }));
         meter.granted(meter.wants().unwrap(), &answer(true, false, 300));
@@ -211,7 +237,7 @@ mod tests {
     #[test]
     fn a_hold_of_the_maximum_asks_for_nothing() {
         let meter = Meter::new(1_000, 1_000);
-        assert_eq!(meter.cover(50_000).now_or_never(), Some(50_000), "the model was told to stop at what is held");
+        assert_eq!(meter.cover(50_000, 0).now_or_never(), Some(50_000), "the model was told to stop at what is held");
         assert_eq!(meter.wants(), None);
     }
 }

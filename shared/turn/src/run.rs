@@ -99,18 +99,6 @@ fn log<H: TurnHost>(host: &H, mut line: serde_json::Value, saved: bool, phases: 
     host.log(&line.to_string());
 }
 
-/// How long, in milliseconds, to listen for what a provider has written already when it is not paid for more.
-const LISTEN: u32 = 50;
-
-/// What a provider has written by now. It is on its bill, whether or not it is delivered: while a turn stands still its provider does not.
-async fn written<H: TurnHost>(host: &H, generation: &mut Generation<H>) -> String {
-    let next = pin!(generation.next());
-    match select(next, pin!(host.sleep(LISTEN))).await {
-        Either::Left((Ok(Some(Piece::Text(piece))), _)) => piece,
-        _ => String::new(),
-    }
-}
-
 /// Calls the model until it ends or the turn is cut. Nothing is handed on that the hold does not cover.
 async fn generate<H: TurnHost>(
     host: &H,
@@ -138,48 +126,74 @@ async fn generate<H: TurnHost>(
             Either::Right((cut, _)) => return Said { usage: Some(meter.usage()), end: Err(Stopped::Cut(cut)) },
         }
     };
-    // Text that the provider has written and that is not delivered, because the hold does not cover its bound.
-    let mut withheld = String::new();
+    // Text that has come and is not delivered yet, and how the provider said that it ended.
+    let (mut pending, mut written, mut ended) = (String::new(), 0, None);
     let end = loop {
-        let next = {
-            let next = pin!(generation.next());
-            match select(next, cut.as_mut()).await {
-                Either::Left((next, _)) => next,
+        let arrived = {
+            let covered = pin!(covered(meter, (text.len(), pending.len(), written), ended.as_ref()));
+            let next = pin!(async {
+                match &ended {
+                    None => generation.next().await,
+                    Some(_) => std::future::pending().await,
+                }
+            });
+            match select(select(covered, next), cut.as_mut()).await {
+                Either::Left((Either::Left((covered, _)), _)) => Arrived::Cover(covered),
+                Either::Left((Either::Right((next, _)), _)) => Arrived::Next(next),
                 Either::Right((cut, _)) => break Err(Stopped::Cut(cut)),
             }
         };
-        match next {
-            Ok(Some(Piece::Text(piece))) => {
-                let covered = {
-                    let covered = pin!(meter.cover(text.len() + piece.len()));
-                    match select(covered, cut.as_mut()).await {
-                        Either::Left((covered, _)) => covered,
-                        Either::Right((cut, _)) => break Err(Stopped::Cut(cut)),
-                    }
-                };
-                let paid = &piece[..piece.floor_char_boundary(covered.saturating_sub(text.len()))];
-                if !paid.is_empty() {
-                    on_text(paid);
-                    text.push_str(paid);
+        match arrived {
+            Arrived::Next(Ok(Some(Piece::Text(piece)))) => {
+                pending.push_str(&piece);
+                written = estimate_output(text) + estimate_output(&pending);
+            }
+            Arrived::Next(Ok(Some(Piece::End(end)))) => ended = Some(end),
+            Arrived::Next(Ok(None)) => break Err(Stopped::Model(ModelError::Broken)),
+            Arrived::Next(Err(error)) => break Err(Stopped::Model(error)),
+            Arrived::Cover(covered) => {
+                let paid = pending.floor_char_boundary(covered.saturating_sub(text.len()));
+                if paid > 0 {
+                    on_text(&pending[..paid]);
+                    text.push_str(&pending[..paid]);
                     meter.delivered(estimate_output(text));
+                    pending.drain(..paid);
                 }
-                if paid.len() < piece.len() {
-                    withheld = piece[paid.len()..].to_owned() + &written(host, &mut generation).await;
-                    break Err(Stopped::Cut(Cut::Quota));
+                match ended.take() {
+                    _ if !pending.is_empty() => break Err(Stopped::Cut(Cut::Quota)),
+                    Some(Ended { reason, usage: Some(usage) }) if is_plausible(&usage) => {
+                        return Said { usage: Some(usage), end: Ok(reason) };
+                    }
+                    Some(Ended { reason, usage: _ }) => break Ok(reason),
+                    None => {}
                 }
             }
-            Ok(Some(Piece::End(Ended { reason, usage: Some(usage) }))) if is_plausible(&usage) => {
-                return Said { usage: Some(usage), end: Ok(reason) };
-            }
-            Ok(Some(Piece::End(Ended { reason, usage: _ }))) => break Ok(reason),
-            Ok(None) => break Err(Stopped::Model(ModelError::Broken)),
-            Err(error) => break Err(Stopped::Model(error)),
         }
     };
     // The provider did not count. What it wrote is counted here; a provider that broke off before a word is not paid for the silence.
-    let silent = text.is_empty() && matches!(end, Err(Stopped::Model(_)));
-    let usage = (!silent).then(|| generation.delivered_usage(prompt, &format!("{text}{withheld}")));
+    let silent = text.is_empty() && pending.is_empty() && matches!(end, Err(Stopped::Model(_)));
+    let usage = (!silent).then(|| generation.delivered_usage(prompt, &format!("{text}{pending}")));
     Said { usage, end }
+}
+
+/// What a running answer goes on with.
+enum Arrived {
+    /// So many bytes may have been delivered.
+    Cover(usize),
+    /// More of the answer.
+    Next(Result<Option<Piece>, ModelError>),
+}
+
+/// Waits until what has come is covered, or cannot be: how many bytes may have been delivered then. An answer that has ended and was counted is covered by
+/// its count.
+async fn covered(meter: &Meter, (delivered, pending, written): (usize, usize, Tokens), ended: Option<&Ended>) -> usize {
+    let bytes = delivered + pending;
+    match ended {
+        Some(Ended { usage: Some(usage), .. }) if usage.output_tokens <= meter.held() => bytes,
+        Some(_) if pending == 0 => bytes,
+        None if pending == 0 => std::future::pending().await,
+        _ => meter.cover(bytes, written).await,
+    }
 }
 
 /// No model reads or writes a billion tokens at once: a provider that says so did not count.

@@ -22,7 +22,7 @@ fn calls(counter: fn(&Ask) -> Result<Answer, CounterUnreachable>, pieces: impl I
     for at in (0..end).step_by(10) {
         while pieces.next_if(|piece| *piece <= at).is_some() {
             delivered += 1;
-            meter.cover(usize::try_from(delivered * 4).unwrap()).now_or_never().expect("it is covered");
+            meter.cover(usize::try_from(delivered * 4).unwrap(), delivered).now_or_never().expect("it is covered");
             meter.delivered(delivered);
         }
         assert_eq!((&mut pulse).now_or_never(), None);
