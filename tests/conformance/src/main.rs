@@ -73,7 +73,12 @@ fn print(columns: &[Column], arguments: &Arguments) {
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match run(&arguments).await {
+    // Dropping what runs ends the processes that it started.
+    let ran = tokio::select! {
+        ran = run(&arguments) => ran,
+        _ = tokio::signal::ctrl_c() => Err("interrupted".to_owned()),
+    };
+    match ran {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
