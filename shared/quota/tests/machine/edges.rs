@@ -3,9 +3,11 @@
 use crate::zone::Zone;
 use crate::{HOUR, PRICE, START, agent, turn_id};
 use astra_kernel::{Allowance, Limits, NanoUsd, Timestamp, Usage, UsageSource};
-use astra_quota::alert::Told;
+use astra_quota::alert::{self, Told};
 use astra_quota::words::{Draft, Extend, Record, TurnStatus};
-use astra_quota::{Alert, Amount, Counter, Heard, LimitName, QuotaView, Request, SaveOutcome, Scope, Size, Spent, Status, Window, headers};
+use astra_quota::{
+    Alert, Amount, Counter, Heard, LimitName, QuotaView, Request, SaveOutcome, Scope, Size, Spent, Stand, Status, Window, headers,
+};
 use serde_json::json;
 
 fn begin(counter: &mut Counter, n: u128, limits: &Limits, now: Timestamp, wanted_output: u64) -> Result<u64, astra_quota::AdmitError> {
@@ -167,6 +169,15 @@ fn a_client_is_never_told_of_less_than_nothing() {
     let below = Window { max: -1, left: -1, resets_at: Some(START.plus_millis(HOUR)), starts_at: Some(START), ..view.windows[0].clone() };
     let (policy, limit) = headers::values(&QuotaView { windows: vec![below] }, START).unwrap();
     assert_eq!((policy.as_str(), limit.as_str()), (r#""maxTokensPerMonth";q=0;qu="tokens";w=3600"#, r#""maxTokensPerMonth";r=0;t=3601"#));
+}
+
+#[test]
+fn a_limit_that_just_pays_for_a_turn_is_not_used_up() {
+    let caps = astra_quota::window::caps(&tokens_a_month(1_010), &agent(0), &Allowance::default(), &Zone::Utc.spans(START));
+    let told = |used, input| alert::used_up(&caps, &[Stand { used: amount(0, used), held: amount(0, 0) }], input, &PRICE).len();
+    // 101 are left, and 90 percent used.
+    assert_eq!((told(909, 100), told(909, 101), told(910, 100)), (0, 1, 1));
+    assert_eq!(told(908, 200), 0, "the turn is too large");
 }
 
 #[test]
