@@ -8,9 +8,6 @@ use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// Scenarios that do not hold yet, as docs/quota-conformance.md tells: what is charged keeps to the limit, what the provider will have produced does not.
-pub const KNOWN_TO_FAIL: &[&str] = &["overshoot", "overshoot-two", "first"];
-
 /// The model under a name whose price row says `holdsMaximum`.
 const HELD: &str = "conformance-held-1";
 

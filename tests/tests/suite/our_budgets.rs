@@ -1,7 +1,7 @@
 //! The scenarios of `quota-conformance` on this stack, in short; what they are and how they come out at scale is in
 //! docs/quota-conformance.md. The one that kills processes is in `restart`.
 
-use quota_conformance::astra::{Astra, KNOWN_TO_FAIL};
+use quota_conformance::astra::Astra;
 use quota_conformance::mock::Mock;
 use quota_conformance::scenarios::{self, Scale};
 use quota_conformance::target::World;
@@ -17,9 +17,8 @@ async fn our_budgets_are_kept_by_the_models_own_journal() {
     let play = async |name: &'static str| {
         let outcome = scenarios::play(name, &world, Scale::SHORT).await?;
         println!("{name}: {}", outcome.said);
-        (!outcome.holds && !KNOWN_TO_FAIL.contains(&name)).then(|| format!("{name}: {}", outcome.said))
+        (!outcome.holds).then(|| format!("{name}: {}", outcome.said))
     };
-    // Where the whole maximum is held, nothing is known to fail.
     let strict = target.holding_maximum();
     let strict_world = World::new(&strict, &model);
     let strict = async {
