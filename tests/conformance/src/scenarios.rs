@@ -241,7 +241,7 @@ async fn crash<T: Target>(world: &World<'_, T>, scale: Scale) -> Outcome {
 }
 
 /// Percent of what streams had produced that a crash may lose.
-const LOST_AT_MOST: f64 = 60.0;
+const LOST_AT_MOST: f64 = 40.0;
 
 async fn limits<T: Target>(world: &World<'_, T>) -> Outcome {
     let customer = world.customer(ANSWER * 10, 400).await;
