@@ -37,6 +37,7 @@ pub struct Meter {
     needed: AtomicU64,
     is_refused: AtomicBool,
     is_refused_ahead: AtomicBool,
+    written: AtomicU64,
     stands_still: AtomicBool,
     calls: AtomicU64,
     pulse: AtomicWaker,
@@ -56,6 +57,7 @@ impl Meter {
             needed: AtomicU64::default(),
             is_refused: AtomicBool::default(),
             is_refused_ahead: AtomicBool::default(),
+            written: AtomicU64::default(),
             stands_still: AtomicBool::default(),
             // The call that began the turn.
             calls: AtomicU64::new(1),
@@ -94,21 +96,22 @@ impl Meter {
         self.held.load(Relaxed)
     }
 
-    /// Waits until a text of so many bytes is covered, or cannot be; also not any longer when others are waited for and as much is written as is held, for
-    /// more would be on the provider's bill and paid by nobody. `written` is what the provider will about have counted of the text. Gives how many bytes may be
-    /// delivered.
+    /// Waits until a text of so many bytes is covered, or cannot be. `written` is what the provider will about have counted of it. Gives how many bytes may be delivered.
     pub async fn cover(&self, bytes: usize, written: Tokens) -> usize {
         let bytes = bytes as Tokens;
         let bound = bytes.saturating_add(AROUND_ANSWER).min(self.max);
         self.bound.store(bound, Relaxed);
+        self.written.store(written, Relaxed);
+        if self.is_overdrawn() {
+            self.pulse.wake();
+        }
         if bound > self.held() {
             self.is_refused.store(false, Relaxed);
             self.needed.store(bound, Relaxed);
             self.pulse.wake();
             poll_fn(|context| {
                 self.stream.register(context.waker());
-                let is_over = self.is_refused.load(Relaxed) || (self.stands_still.load(Relaxed) && written > self.held());
-                if bound <= self.held() || is_over { Poll::Ready(()) } else { Poll::Pending }
+                if bound <= self.held() || self.is_refused.load(Relaxed) { Poll::Ready(()) } else { Poll::Pending }
             })
             .await;
             self.needed.store(0, Relaxed);
@@ -117,6 +120,20 @@ impl Meter {
         }
         let covered = if bound <= self.held() { bytes } else { self.held().saturating_sub(AROUND_ANSWER) };
         usize::try_from(covered).unwrap_or(usize::MAX)
+    }
+
+    /// Others are waited for, and more is written than is held: whatever comes besides would be on the provider's bill and paid by nobody.
+    pub fn is_overdrawn(&self) -> bool {
+        self.stands_still.load(Relaxed) && self.written.load(Relaxed) > self.held()
+    }
+
+    /// Waits until it is.
+    pub async fn overdrawn(&self) {
+        poll_fn(|context| {
+            self.pulse.register(context.waker());
+            if self.is_overdrawn() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 
     /// What the counter is to be asked for, if anything.
@@ -200,23 +217,17 @@ mod tests {
     }
 
     #[test]
-    fn who_stands_still_does_not_wait_for_more_than_is_held_to_be_written() {
+    fn who_stands_still_is_overdrawn_when_more_is_written_than_is_held() {
         let meter = Meter::new(100, 1_000);
-        let mut waiting = Box::pin(meter.cover(400, 100));
-        assert!((&mut waiting).now_or_never().is_none());
+        assert!(meter.cover(4_000, 1_000).now_or_never().is_none());
+        assert!(!meter.is_overdrawn(), "whoever only has not asked yet waits for the answer");
         let want = meter.wants().unwrap();
         meter.granted(want, &answer(false, true, 100));
-        assert!((&mut waiting).now_or_never().is_none(), "what is written is paid for");
-        drop(waiting);
-        assert_eq!(
-            meter.cover(404, 101).now_or_never(),
-            Some(84),
-            "a token more than is held: what is covered by bytes is delivered, and that was it"
-        );
-        meter.granted(want, &answer(true, false, 1_000));
-        assert_eq!(meter.cover(404, 101).now_or_never(), Some(404));
-        let fast = Meter::new(100, 1_000);
-        assert!(fast.cover(4_000, 1_000).now_or_never().is_none(), "whoever only has not asked yet waits for the answer");
+        assert!(meter.is_overdrawn());
+        assert!(meter.cover(400, 100).now_or_never().is_none());
+        assert!(!meter.is_overdrawn(), "what is written is paid for");
+        meter.granted(want, &answer(false, false, 150));
+        assert_eq!(meter.cover(130, 33).now_or_never(), Some(130), "the last that was left was taken");
     }
 
     #[test]

@@ -24,8 +24,8 @@ const SHARE: i64 = 4;
 /// each time, up to the second: many that ask often would only keep the counter from those who have something to give.
 const AGAIN: (u32, u32) = (200, 1_000);
 
-/// How long a turn stands still in all, in milliseconds, for others to give something back; then it ends with what there is. A caller who waits for words that may
-/// not come is better told soon.
+/// How long a turn stands still in all, in milliseconds, for others to give something back, if what its provider writes meanwhile does not cost more than it holds
+/// before; then it takes what there is and ends with it. A caller who waits for words that may not come is better told soon.
 const STANDS_STILL: i64 = 2_000;
 
 /// Why a turn is cut.
@@ -54,7 +54,8 @@ pub async fn pulse<H: TurnHost>(host: &H, workspace: &WorkspaceId, turn_id: Turn
         }
         let want = meter.wants();
         let asked_at = host.now();
-        let (output, is_urgent) = want.map_or((0, false), |want| (want.output, want.is_urgent && stood_still < STANDS_STILL));
+        let (output, is_urgent) =
+            want.map_or((0, false), |want| (want.output, want.is_urgent && stood_still < STANDS_STILL && !meter.is_overdrawn()));
         let progress = meter.usage();
         told = progress.output_tokens;
         let extend = Extend { turn_id, sequence, progress, input_bound: 0, output, is_urgent };
@@ -71,7 +72,7 @@ pub async fn pulse<H: TurnHost>(host: &H, workspace: &WorkspaceId, turn_id: Turn
         if is_settled {
             again = AGAIN.0;
         } else {
-            host.sleep(again).await;
+            select(pin!(host.sleep(again)), pin!(meter.overdrawn())).await;
             again = (2 * again).min(AGAIN.1);
             stood_still += host.now().0 - asked_at.0;
         }

@@ -188,11 +188,14 @@ enum Arrived {
 /// its count.
 async fn covered(meter: &Meter, (delivered, pending, written): (usize, usize, Tokens), ended: Option<&Ended>) -> usize {
     let bytes = delivered + pending;
-    match ended {
-        Some(Ended { usage: Some(usage), .. }) if usage.output_tokens <= meter.held() => bytes,
-        Some(_) if pending == 0 => bytes,
-        None if pending == 0 => std::future::pending().await,
-        _ => meter.cover(bytes, written).await,
+    let is_counted = || matches!(ended, Some(Ended { usage: Some(usage), .. }) if usage.output_tokens <= meter.held());
+    if pending == 0 && ended.is_none() {
+        std::future::pending().await
+    } else if pending == 0 || is_counted() {
+        bytes
+    } else {
+        let covered = meter.cover(bytes, written).await;
+        if is_counted() { bytes } else { covered }
     }
 }
 

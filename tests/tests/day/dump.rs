@@ -79,7 +79,9 @@ impl Names {
             Value::Array(values) => values.iter().map(|value| self.replace(key, value)).collect(),
             Value::Object(members) => {
                 // By key, whatever the order in which they were sent.
-                let members: BTreeMap<_, _> = members.iter().filter(|(key, value)| *key != "requestId" && !is_time(value)).collect();
+                // (What is forecast of a month depends on how much of it is over.)
+                let is_left_out = |key: &str| ["requestId", "forecast"].contains(&key);
+                let members: BTreeMap<_, _> = members.iter().filter(|(key, value)| !is_left_out(key) && !is_time(value)).collect();
                 Value::Object(members.into_iter().map(|(key, value)| (key.clone(), self.replace(key, value))).collect::<Map<_, _>>())
             }
             other => other.clone(),

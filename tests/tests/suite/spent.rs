@@ -205,26 +205,42 @@ async fn kf09_worst_cases_do_not_fill_a_budget_that_nobody_spends() {
     assert_eq!(ws.held().await, 0);
 }
 
-/// A provider that writes all at once, while another turn holds what would cover the rest of it: it is paid for what it wrote, not for what could be delivered.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_written_and_cannot_be_delivered_is_charged_too() {
+/// What a turn comes to whose provider writes 400 words at once, on a budget of so many tokens of which another turn, a slow one, holds some meanwhile.
+async fn beside_a_slow_one(tokens: i64) -> Value {
     let slowly = |body: &Value| body.to_string().contains("slowly");
-    let model = Scripted::directed(move |_, body| {
-        scripted::obey(body, if slowly(body) { 20 } else { 400 }, if slowly(body) { 1 } else { 400 }, 300)
-    })
-    .await;
-    let ws = Workspace::with(&json!({ "maxTokensPerMonth": 1_500 }), &[template::openai("assistant", &model.openai())]).await;
+    let model =
+        Scripted::directed(move |_, body| if slowly(body) { scripted::obey(body, 20, 1, 300) } else { scripted::obey(body, 400, 400, 1) })
+            .await;
+    let ws = Workspace::with(&json!({ "maxTokensPerMonth": tokens }), &[template::openai("assistant", &model.openai())]).await;
     ws.put_secret("OPENAI_API_KEY", &canary::key()).await;
     let mut other = ws.stream("slowly").await;
     other.next_named("content.delta").await;
     let answer = ws.turn("as many words as you have").await.ok(200);
-    assert_eq!((&answer["finishReason"], &answer["usage"]["source"]), (&json!("quota"), &json!("estimated")), "{answer}");
-    let (delivered, charged) = (answer["content"].as_str().unwrap().split_whitespace().count(), number(&answer["usage"], "outputTokens"));
-    assert!(delivered < 300, "{delivered} words of 400 were paid for before they were delivered");
-    assert!(charged >= 400, "the provider wrote 400 tokens and {charged} are charged: {answer}");
     other.rest().await;
     let window = ws.window("maxTokensPerMonth").await;
-    assert!(number(&window, "used") <= 1_500 && window["held"] == 0, "{window}");
+    assert!(number(&window, "used") <= tokens && window["held"] == 0, "{window}");
+    answer
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_written_and_cannot_be_delivered_is_charged_as_far_as_it_is_held() {
+    // About 250 tokens are left for its output: a quarter of what these would be of text is surely paid for.
+    let answer = beside_a_slow_one(900).await;
+    assert_eq!((&answer["finishReason"], &answer["usage"]["source"]), (&json!("quota"), &json!("estimated")), "{answer}");
+    let delivered = i64::try_from(answer["content"].as_str().unwrap().split_whitespace().count()).unwrap();
+    let charged = number(&answer["usage"], "outputTokens");
+    assert!(
+        delivered > 10 && charged > 3 * delivered,
+        "{delivered} words of 400 were delivered and {charged} tokens are charged: {answer}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_ends_while_its_turn_stands_still_is_whole_when_its_count_is_paid() {
+    // Some 800 tokens are left: its 2,000 bytes are not covered by as many tokens, but the 400 that its provider counts of them are.
+    let answer = beside_a_slow_one(1_500).await;
+    assert_eq!((&answer["finishReason"], &answer["usage"]["source"]), (&json!("stop"), &json!("provider")), "{answer}");
+    assert_eq!((answer["content"].as_str().unwrap().split_whitespace().count(), &answer["usage"]["outputTokens"]), (400, &json!(400)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
