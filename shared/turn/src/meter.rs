@@ -102,9 +102,6 @@ impl Meter {
         let bound = bytes.saturating_add(AROUND_ANSWER).min(self.max);
         self.bound.store(bound, Relaxed);
         self.written.store(written, Relaxed);
-        if self.is_overdrawn() {
-            self.pulse.wake();
-        }
         if bound > self.held() {
             self.is_refused.store(false, Relaxed);
             self.needed.store(bound, Relaxed);

@@ -106,7 +106,7 @@ fn percent(part: i64, of: i64) -> f64 {
 
 /// Whether a limit was kept: prompts, and what was on its way when a turn was cut, are estimates.
 fn keeps(over: i64, limit: i64) -> bool {
-    over <= limit / 200
+    over <= limit / 100
 }
 
 async fn overshoot<T: Target>(world: &World<'_, T>, scale: Scale, doors: usize) -> Outcome {
@@ -141,7 +141,8 @@ async fn refusals<T: Target>(world: &World<'_, T>, scale: Scale) -> Outcome {
     #[expect(clippy::cast_precision_loss, reason = "a sum for people")]
     let dollars = limit as f64 / 1e9;
     Outcome {
-        holds: spent >= of / 100 * 95 && keeps(spent - limit, limit),
+        // An answer that is cut counts as had, so what it did not use is left over.
+        holds: spent >= of / 100 * 85 && keeps(spent - limit, limit),
         said: format!("{:.1} % of ${dollars:.2}", percent(spent, limit)),
     }
 }
