@@ -130,7 +130,7 @@ async fn generate<H: TurnHost>(
     let (mut pending, mut written, mut ended) = (String::new(), 0, None);
     let end = loop {
         let arrived = {
-            let covered = pin!(covered(meter, (text.len(), pending.len(), written), ended.as_ref()));
+            let covered = pin!(covered(host, meter, (text.len(), pending.len(), written), ended.as_ref()));
             let next = pin!(async {
                 match &ended {
                     None => generation.next().await,
@@ -176,6 +176,9 @@ async fn generate<H: TurnHost>(
     Said { usage, end }
 }
 
+/// How long, in milliseconds, to listen for the end of an answer that is paid for and cannot be delivered without its count.
+const LISTEN: u32 = 100;
+
 /// What a running answer goes on with.
 enum Arrived {
     /// So many bytes may have been delivered.
@@ -186,7 +189,12 @@ enum Arrived {
 
 /// Waits until what has come is covered, or cannot be: how many bytes may have been delivered then. An answer that has ended and was counted is covered by
 /// its count.
-async fn covered(meter: &Meter, (delivered, pending, written): (usize, usize, Tokens), ended: Option<&Ended>) -> usize {
+async fn covered<H: TurnHost>(
+    host: &H,
+    meter: &Meter,
+    (delivered, pending, written): (usize, usize, Tokens),
+    ended: Option<&Ended>,
+) -> usize {
     let bytes = delivered + pending;
     let is_counted = || matches!(ended, Some(Ended { usage: Some(usage), .. }) if usage.output_tokens <= meter.held());
     if pending == 0 && ended.is_none() {
@@ -195,7 +203,14 @@ async fn covered(meter: &Meter, (delivered, pending, written): (usize, usize, To
         bytes
     } else {
         let covered = meter.cover(bytes, written).await;
-        if is_counted() { bytes } else { covered }
+        if is_counted() {
+            return bytes;
+        }
+        if covered < bytes && ended.is_none() && written <= meter.held() {
+            // What has come is paid for, and its end with its count may be on its way.
+            host.sleep(LISTEN).await;
+        }
+        covered
     }
 }
 
