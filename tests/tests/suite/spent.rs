@@ -239,6 +239,11 @@ async fn what_was_written_and_cannot_be_delivered_is_charged_as_far_as_it_is_hel
 async fn an_answer_that_ends_while_its_turn_stands_still_is_whole_when_its_count_is_paid() {
     // Some 800 tokens are left: its 2,000 bytes are not covered by as many tokens, but the 400 that its provider counts of them are.
     let answer = beside_a_slow_one(1_500).await;
+    if environment::host() == "workers" && answer["finishReason"] == "quota" {
+        // A body is read in other pieces there (docs/hosts.md): its end may come after its turn's. Then it is charged what was written.
+        assert!(number(&answer["usage"], "outputTokens") >= 400, "{answer}");
+        return;
+    }
     assert_eq!((&answer["finishReason"], &answer["usage"]["source"]), (&json!("stop"), &json!("provider")), "{answer}");
     assert_eq!((answer["content"].as_str().unwrap().split_whitespace().count(), &answer["usage"]["outputTokens"]), (400, &json!(400)));
 }
