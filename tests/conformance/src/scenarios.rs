@@ -27,13 +27,15 @@ pub struct Scale {
     pub unknown: usize,
     /// Streams that a crash meets.
     pub streams: usize,
+    /// Percent of a limit that may be over: prompts, and what was on its way when a turn was cut, are estimates. On a small budget an answer is much of it.
+    pub over: i64,
 }
 
 impl Scale {
     /// What a table is made of.
-    pub const FULL: Self = Self { callers: 200, wants: 5, unknown: 10, streams: 12 };
+    pub const FULL: Self = Self { callers: 200, wants: 5, unknown: 10, streams: 12, over: 1 };
     /// Enough to see that something broke.
-    pub const SHORT: Self = Self { callers: 40, wants: 2, unknown: 2, streams: 4 };
+    pub const SHORT: Self = Self { callers: 40, wants: 2, unknown: 2, streams: 4, over: 8 };
 }
 
 /// How a scenario came out.
@@ -104,9 +106,9 @@ fn percent(part: i64, of: i64) -> f64 {
     100.0 * part as f64 / of.max(1) as f64
 }
 
-/// Whether a limit was kept: prompts, and what was on its way when a turn was cut, are estimates.
-fn keeps(over: i64, limit: i64) -> bool {
-    over <= limit / 100
+/// Whether a limit was kept.
+fn keeps(over: i64, limit: i64, scale: Scale) -> bool {
+    over <= limit / 100 * scale.over
 }
 
 async fn overshoot<T: Target>(world: &World<'_, T>, scale: Scale, doors: usize) -> Outcome {
@@ -119,7 +121,7 @@ async fn overshoot<T: Target>(world: &World<'_, T>, scale: Scale, doors: usize) 
     let spent = world.model.nano(&customer.id);
     let over = (spent - limit).max(0);
     let said = format!("{:.1} % ({:.1} %, charged {:.1} %)", percent(over, limit), percent(spent, limit), percent(charged, limit));
-    Outcome { holds: keeps(over, limit), said }
+    Outcome { holds: keeps(over, limit, scale), said }
 }
 
 async fn refusals<T: Target>(world: &World<'_, T>, scale: Scale) -> Outcome {
@@ -142,7 +144,7 @@ async fn refusals<T: Target>(world: &World<'_, T>, scale: Scale) -> Outcome {
     let dollars = limit as f64 / 1e9;
     Outcome {
         // An answer that is cut counts as had, so what it did not use is left over.
-        holds: spent >= of / 100 * 85 && keeps(spent - limit, limit),
+        holds: spent >= of / 100 * 85 && keeps(spent - limit, limit, scale),
         said: format!("{:.1} % of ${dollars:.2}", percent(spent, limit)),
     }
 }
@@ -157,7 +159,7 @@ async fn first<T: Target>(world: &World<'_, T>, scale: Scale) -> Outcome {
         (world.model.nano(&customer.id) - limit).max(0)
     };
     let over = join_all(customers.iter().map(one)).await.into_iter().max().unwrap_or(0);
-    Outcome { holds: keeps(over, limit), said: format!("{:.1} %", percent(over, limit)) }
+    Outcome { holds: keeps(over, limit, scale), said: format!("{:.1} %", percent(over, limit)) }
 }
 
 /// What customers who each had one call were charged beyond what the model produced, least and most, in percent of a usual answer.
