@@ -205,12 +205,18 @@ async fn kf09_worst_cases_do_not_fill_a_budget_that_nobody_spends() {
     assert_eq!(ws.held().await, 0);
 }
 
-/// What a turn comes to whose provider writes 400 words at once, on a budget of so many tokens of which another turn, a slow one, holds some meanwhile.
-async fn beside_a_slow_one(tokens: i64) -> Value {
-    let slowly = |body: &Value| body.to_string().contains("slowly");
-    let model =
-        Scripted::directed(move |_, body| if slowly(body) { scripted::obey(body, 20, 1, 300) } else { scripted::obey(body, 400, 400, 1) })
-            .await;
+/// What a turn comes to whose provider writes 400 words at once and so much later that it has ended, on a budget of so many tokens of which another turn, a slow one, holds some meanwhile.
+async fn beside_a_slow_one(tokens: i64, ends_after: Duration) -> Value {
+    let model = Scripted::directed(move |_, body| {
+        if body.to_string().contains("slowly") {
+            return scripted::obey(body, 20, 1, 300);
+        }
+        let mut acts = scripted::obey(body, 400, 400, 1);
+        let words = acts.iter().position(|act| matches!(act, scripted::Act::Chunk(_))).expect("it says something");
+        acts.insert(words + 1, scripted::Act::Pause(ends_after));
+        acts
+    })
+    .await;
     let ws = Workspace::with(&json!({ "maxTokensPerMonth": tokens }), &[template::openai("assistant", &model.openai())]).await;
     ws.put_secret("OPENAI_API_KEY", &canary::key()).await;
     let mut other = ws.stream("slowly").await;
@@ -224,8 +230,8 @@ async fn beside_a_slow_one(tokens: i64) -> Value {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_written_and_cannot_be_delivered_is_charged_as_far_as_it_is_held() {
-    // About 250 tokens are left for its output: a quarter of what these would be of text is surely paid for.
-    let answer = beside_a_slow_one(900).await;
+    // Its provider does not count them before it is cut. About 250 tokens are left for its output: a quarter of what these would be of text is surely paid for.
+    let answer = beside_a_slow_one(900, Duration::from_secs(4)).await;
     assert_eq!((&answer["finishReason"], &answer["usage"]["source"]), (&json!("quota"), &json!("estimated")), "{answer}");
     let delivered = i64::try_from(answer["content"].as_str().unwrap().split_whitespace().count()).unwrap();
     let charged = number(&answer["usage"], "outputTokens");
@@ -238,7 +244,7 @@ async fn what_was_written_and_cannot_be_delivered_is_charged_as_far_as_it_is_hel
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_that_ends_while_its_turn_stands_still_is_whole_when_its_count_is_paid() {
     // Some 800 tokens are left: its 2,000 bytes are not covered by as many tokens, but the 400 that its provider counts of them are.
-    let answer = beside_a_slow_one(1_500).await;
+    let answer = beside_a_slow_one(1_500, Duration::ZERO).await;
     if environment::host() == "workers" && answer["finishReason"] == "quota" {
         // A body is read in other pieces there (docs/hosts.md): its end may come after its turn's. Then it is charged what was written.
         assert!(number(&answer["usage"], "outputTokens") >= 400, "{answer}");
