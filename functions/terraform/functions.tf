@@ -19,7 +19,7 @@ locals {
       ]
       stream   = false
       timeout  = 30
-      secrets  = ["TOKEN_KEYS", "SECRETS_KEY"]
+      secrets  = ["TOKEN_KEYS", "TENANT_KEYS", "SECRETS_KEY"]
       settings = []
     }
     invoke-turn = {
@@ -31,7 +31,7 @@ locals {
       ]
       stream  = true
       timeout = 300
-      secrets = ["TOKEN_KEYS", "SECRETS_KEY", "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "TYPESENSE_API_KEY"]
+      secrets = ["TOKEN_KEYS", "TENANT_KEYS", "SECRETS_KEY", "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "TYPESENSE_API_KEY"]
       settings = [
         "DEFAULT_MODEL", "OPENAI_BASE_URL", "ANTHROPIC_BASE_URL", "TYPESENSE_URL", "MODEL_TIMEOUT_SECONDS", "HOLD_LEASE_SECONDS",
       ]
@@ -45,7 +45,7 @@ locals {
       ]
       stream   = false
       timeout  = 30
-      secrets  = ["TOKEN_KEYS", "STRIPE_API_KEY"]
+      secrets  = ["TOKEN_KEYS", "TENANT_KEYS", "STRIPE_API_KEY"]
       settings = []
     }
   }

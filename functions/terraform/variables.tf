@@ -98,15 +98,15 @@ variable "database_urls" {
 
 variable "secrets" {
   description = <<-EOT
-    Where the functions find the other secrets, by name. TOKEN_KEYS and SECRETS_KEY are needed; OPENAI_API_KEY, ANTHROPIC_API_KEY,
+    Where the functions find the other secrets, by name. TOKEN_KEYS, TENANT_KEYS and SECRETS_KEY are needed; OPENAI_API_KEY, ANTHROPIC_API_KEY,
     TYPESENSE_API_KEY and STRIPE_API_KEY are not. Each is the full ARN of a secret in Secrets Manager, whose text is the value;
     or that with #KEY behind it, for a key of a secret whose text is a JSON object; or the ARN of a SecureString parameter in SSM.
   EOT
   type        = map(string)
 
   validation {
-    condition     = alltrue([for name in ["TOKEN_KEYS", "SECRETS_KEY"] : contains(keys(var.secrets), name)])
-    error_message = "secrets needs TOKEN_KEYS and SECRETS_KEY."
+    condition     = alltrue([for name in ["TOKEN_KEYS", "TENANT_KEYS", "SECRETS_KEY"] : contains(keys(var.secrets), name)])
+    error_message = "secrets needs TOKEN_KEYS, TENANT_KEYS and SECRETS_KEY."
   }
   validation {
     condition     = alltrue([for name in keys(var.secrets) : contains(local.known_secrets, name)])

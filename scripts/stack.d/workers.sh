@@ -43,13 +43,14 @@ bindings() { # FUNCTION
       return ;;
     quota)
       database astra_quota URL_QUOTA
+      from_environment TENANT_KEYS TENANT_KEYS
       return ;;
     provision) database astra_provision URL_PROVISION ;;
     invoke-turn) database astra_invoke URL_INVOKE ;;
     billing) database astra_billing URL_BILLING ;;
   esac
   printf '    (name = "QUOTA", durableObjectNamespace = (className = "Quota", serviceName = "quota")),\n'
-  for name in TOKEN_KEYS SECRETS_KEY "${PASSED_ON[@]}"; do from_environment "$name" "$name"; done
+  for name in TOKEN_KEYS SECRETS_KEY TENANT_KEYS "${PASSED_ON[@]}"; do from_environment "$name" "$name"; done
 }
 
 write_config() {
@@ -108,7 +109,7 @@ restart_functions() {
   local URL_PROVISION URL_INVOKE URL_QUOTA URL_BILLING
   URL_PROVISION="$(role_url astra_provision)" URL_INVOKE="$(role_url astra_invoke)" URL_QUOTA="$(role_url astra_quota)" \
     URL_BILLING="$(role_url astra_billing)"
-  export URL_PROVISION URL_INVOKE URL_QUOTA URL_BILLING TOKEN_KEYS SECRETS_KEY
+  export URL_PROVISION URL_INVOKE URL_QUOTA URL_BILLING TOKEN_KEYS SECRETS_KEY TENANT_KEYS
   write_config
   printf -- '--- started %s\n' "$(date -u +%FT%TZ)" >>"$DEV/log/functions.log"
   # In a session of its own: Ctrl-C in the terminal is for the script that started it, which then stops it in order.

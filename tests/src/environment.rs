@@ -29,11 +29,19 @@ pub fn invoke_turn() -> String {
 
 /// The deployment's first signing key: its `kid` and its secret.
 pub fn token_key() -> (String, Vec<u8>) {
-    let keys = required("ASTRA_TOKEN_KEYS", "the stack's TOKEN_KEYS, kid:base64url");
-    let first = keys.split(',').next().unwrap_or_default();
-    let (kid, secret) = first.split_once(':').expect("ASTRA_TOKEN_KEYS is kid:base64url");
-    let secret = BASE64_URL_SAFE_NO_PAD.decode(secret.trim_end_matches('=')).expect("ASTRA_TOKEN_KEYS: the secret is base64url");
-    (kid.to_owned(), secret)
+    first_key("ASTRA_TOKEN_KEYS", "the stack's TOKEN_KEYS, kid:base64url")
+}
+
+/// The deployment's first key for proofs of tenants: its `kid` and the key.
+pub fn tenant_key() -> (String, Vec<u8>) {
+    first_key("ASTRA_TENANT_KEYS", "the stack's TENANT_KEYS, kid:base64url")
+}
+
+fn first_key(name: &str, purpose: &str) -> (String, Vec<u8>) {
+    let keys = required(name, purpose);
+    let (kid, key) = keys.split(',').next().and_then(|first| first.split_once(':')).expect("keys are kid:base64url");
+    let key = BASE64_URL_SAFE_NO_PAD.decode(key.trim_end_matches('=')).expect("a key is base64url");
+    (kid.to_owned(), key)
 }
 
 /// A superuser's connection string straight to Postgres, past the pooler.

@@ -14,6 +14,7 @@ pub mod environment;
 pub mod guide;
 pub mod jwt;
 pub mod openapi;
+pub mod proof;
 pub mod scripted;
 pub mod sse;
 pub mod stack;

@@ -61,7 +61,7 @@ enum StartError {
     Loop(Error),
 }
 
-/// Runs a function until its environment ends. `check` reads what it needs to be set beside `TOKEN_KEYS` and the database; `events` makes what deals with
+/// Runs a function until its environment ends. `check` reads what it needs to be set beside `TOKEN_KEYS`, `TENANT_KEYS` and the database; `events` makes what deals with
 /// events that are no requests, of configuration and counters.
 ///
 /// - `DATABASE_URL` (or the function's own of the server's): the address of the function's role. `DATABASE_URL_QUOTA`: of the counter's, `astra_quota`.
@@ -93,6 +93,7 @@ async fn serve<E: Events>(
 ) -> Result<(), StartError> {
     let shared = Variables::of_process().with_secrets().await?.shared();
     shared.token_keys()?;
+    shared.tenant_keys()?;
     check(&shared)?;
     let streams = streams(&shared)?;
     let allowed_origins = shared.setting("ALLOWED_ORIGINS").unwrap_or_default();

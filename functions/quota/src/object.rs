@@ -247,6 +247,10 @@ impl Kept {
 }
 
 impl Database for Kept {
+    fn proof(&self, workspace: &WorkspaceId, actor: &str) -> Result<String, StoreError> {
+        Ok(self.shared.tenant_keys().map_err(StoreError::NoKeys)?.prove(workspace, actor, now()))
+    }
+
     fn query(&self, statement: &'static str, params: &[&str]) -> impl Future<Output = Result<String, StoreError>> + Send {
         SendWrapper::new(self.run(statement, params))
     }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 /// Configuration of the server.
 ///
-/// `TOKEN_KEYS`, `SECRETS_KEY` and what concerns turns are read by those who use them, and are checked here.
+/// `TOKEN_KEYS`, `TENANT_KEYS`, `SECRETS_KEY` and what concerns turns are read by those who use them, and are checked here.
 #[derive(Debug)]
 pub struct ServerSettings {
     /// `ALLOWED_ORIGINS`: origins of browsers that may call, exact, with commas between them; none unless set.
@@ -30,6 +30,7 @@ impl ServerSettings {
     /// Names the variable.
     pub fn read(shared: &Shared) -> Result<Self, SetupError> {
         shared.token_keys()?;
+        shared.tenant_keys()?;
         shared.secrets_key()?;
         TurnSettings::read(shared)?;
         let mut addresses = Addresses::new(shared, 10)?;
@@ -57,8 +58,9 @@ mod tests {
     use super::*;
     use astra_kernel::Settings;
 
-    const GOOD: [(&str, &str); 3] = [
+    const GOOD: [(&str, &str); 4] = [
         ("TOKEN_KEYS", "k1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"),
+        ("TENANT_KEYS", "t1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"),
         ("SECRETS_KEY", "s1:HxAREhMUFRYXGBkaGxwdHh8AAQIDBAUGBwgJCgsMDQ4"),
         ("DATABASE_URL", "postgres://app:hidden@127.0.0.1:1/astra"),
     ];
@@ -82,6 +84,8 @@ mod tests {
         for (name, value) in [
             ("TOKEN_KEYS", ""),
             ("TOKEN_KEYS", "k1"),
+            ("TENANT_KEYS", ""),
+            ("TENANT_KEYS", "t1:AAAA"),
             ("SECRETS_KEY", ""),
             ("DATABASE_URL", ""),
             ("DATABASE_URL", "mysql://app:hidden@127.0.0.1/x"),

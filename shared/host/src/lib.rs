@@ -3,10 +3,10 @@
 //! Domain code is generic over [`Host`] and knows no host's name. The adapters are modules of this crate: `workers`, and `native` for a plain process.
 //! What is not `Send` on wasm is wrapped at the leaf, inside the adapter.
 
-use astra_kernel::{ConfigError, SecretsKey, Settings, Timestamp, TokenKeys, WorkspaceId, ids};
+use astra_kernel::{ConfigError, SecretsKey, Settings, TenantKeys, Timestamp, TokenKeys, WorkspaceId, ids};
 use astra_quota::words::{Answer, Ask};
 use std::future::Future;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 #[cfg(all(feature = "lambda", not(target_arch = "wasm32")))]
 pub mod lambda;
@@ -66,6 +66,7 @@ pub struct Shared {
     settings: Box<dyn Settings + Send + Sync>,
     token_keys: OnceLock<Result<TokenKeys, ConfigError>>,
     secrets_key: OnceLock<Result<SecretsKey, ConfigError>>,
+    tenant_keys: OnceLock<Result<Arc<TenantKeys>, ConfigError>>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -77,7 +78,7 @@ impl std::fmt::Debug for Shared {
 impl Shared {
     /// Configuration from a host's settings. Nothing is parsed until it is needed.
     pub fn new(settings: Box<dyn Settings + Send + Sync>) -> Self {
-        Self { settings, token_keys: OnceLock::new(), secrets_key: OnceLock::new() }
+        Self { settings, token_keys: OnceLock::new(), secrets_key: OnceLock::new(), tenant_keys: OnceLock::new() }
     }
 
     /// A variable.
@@ -107,5 +108,18 @@ impl Shared {
             SecretsKey::parse(&text)
         };
         self.secrets_key.get_or_init(parse).as_ref().map_err(Clone::clone)
+    }
+
+    /// The keys that prove to the database for which workspace a statement is, from `TENANT_KEYS`.
+    ///
+    /// # Errors
+    /// When it is missing or malformed.
+    pub fn tenant_keys(&self) -> Result<&Arc<TenantKeys>, ConfigError> {
+        let parse = || {
+            let text =
+                self.settings.require("TENANT_KEYS", "the keys that prove to the database whose data is asked for, kid:base64url[,…]")?;
+            TenantKeys::parse(&text).map(Arc::new)
+        };
+        self.tenant_keys.get_or_init(parse).as_ref().map_err(Clone::clone)
     }
 }

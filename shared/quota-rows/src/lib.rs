@@ -72,6 +72,10 @@ pub struct RowsCounter<'a, D> {
 struct Again<'a, D>(&'a D);
 
 impl<D: Database> Database for Again<'_, D> {
+    fn proof(&self, workspace: &WorkspaceId, actor: &str) -> Result<String, StoreError> {
+        self.0.proof(workspace, actor)
+    }
+
     async fn query(&self, statement: &'static str, params: &[&str]) -> Result<String, StoreError> {
         let mut sent = self.0.query(statement, params).await;
         for _ in 1..SENDS {

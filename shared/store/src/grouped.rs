@@ -7,6 +7,7 @@
 //! all, so a call that fails would fail its neighbours: then each is sent by itself.
 
 use crate::{Database, StoreError};
+use astra_kernel::WorkspaceId;
 use futures_channel::oneshot;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
@@ -54,7 +55,7 @@ struct Line {
     waiting: Vec<Call>,
 }
 
-/// Whose line: a workspace, and which of the kinds.
+/// Whose line: a workspace, by its proof (which is the same for a minute), and which of the kinds.
 type Key = (String, usize);
 
 struct Groups<D> {
@@ -157,9 +158,9 @@ impl<D: Database> Server<D> {
     }
 
     async fn send(&self, calls: Vec<Call>) {
-        let (workspace, kind) = (self.key.0.as_str(), self.groups.kinds.get(self.key.1));
+        let (proof, kind) = (self.key.0.as_str(), self.groups.kinds.get(self.key.1));
         if let (Some(kind), [_, _, ..]) = (kind, calls.as_slice()) {
-            match self.groups.database.query(kind.many, &[workspace, &argument(&calls)]).await {
+            match self.groups.database.query(kind.many, &[proof, &argument(&calls)]).await {
                 Ok(text) => {
                     let answers: Vec<Box<RawValue>> = serde_json::from_str(&text).unwrap_or_default();
                     let mut answers = answers.into_iter().map(|answer| Ok(answer.get().to_owned()));
@@ -178,7 +179,7 @@ impl<D: Database> Server<D> {
             }
         }
         for call in calls {
-            let answer = self.groups.database.query(call.statement, &[workspace, &call.arg]).await;
+            let answer = self.groups.database.query(call.statement, &[proof, &call.arg]).await;
             call.tell(answer);
         }
     }
@@ -190,12 +191,16 @@ fn argument(calls: &[Call]) -> String {
 }
 
 impl<D: Database + 'static> Database for Grouped<D> {
+    fn proof(&self, workspace: &WorkspaceId, actor: &str) -> Result<String, StoreError> {
+        self.0.database.proof(workspace, actor)
+    }
+
     async fn query(&self, statement: &'static str, params: &[&str]) -> Result<String, StoreError> {
         let groups = &self.0;
-        let (Some((kind, name)), [workspace, arg]) = (groups.find(statement), params) else {
+        let (Some((kind, name)), [proof, arg]) = (groups.find(statement), params) else {
             return groups.database.query(statement, params).await;
         };
-        let key = ((*workspace).to_owned(), kind);
+        let key = ((*proof).to_owned(), kind);
         let (answer, answered) = oneshot::channel();
         if let Some(first) = groups.join(&key, Call { statement, name, arg: (*arg).to_owned(), answer }) {
             let server = Server { groups: Arc::clone(groups), key, has_left: false };
@@ -233,6 +238,10 @@ mod tests {
     }
 
     impl Database for Fake {
+        fn proof(&self, workspace: &WorkspaceId, _: &str) -> Result<String, StoreError> {
+            Ok(workspace.to_string())
+        }
+
         async fn query(&self, statement: &'static str, params: &[&str]) -> Result<String, StoreError> {
             self.sent.lock().unwrap().push((statement.to_owned(), params[0].to_owned(), params[1].to_owned()));
             tokio::time::sleep(Duration::from_millis(5)).await;

@@ -9,7 +9,7 @@
 //! When the database is away every call says [`StoreError::Unreachable`] and nothing was done, or nobody can tell whether it was done:
 //! all writes here may be sent again.
 
-use astra_kernel::{Code, Problem, WorkspaceId};
+use astra_kernel::{Code, ConfigError, Problem, WorkspaceId};
 use serde::{Serialize, de::DeserializeOwned};
 use std::future::Future;
 
@@ -36,6 +36,9 @@ pub enum StoreError {
     /// The statement failed. The SQLSTATE only: a server's message may hold row values.
     #[error("the database refused the statement (SQLSTATE {0})")]
     Fault(String),
+    /// `TENANT_KEYS` is not set, or malformed.
+    #[error("{0}")]
+    NoKeys(ConfigError),
     /// The answer was not of the agreed form.
     #[error("the database's answer to {0} is not of the agreed form")]
     Shape(&'static str),
@@ -49,7 +52,7 @@ impl StoreError {
         match self {
             Self::Unreachable => true,
             Self::Fault(state) => ["08", "40", "53", "57"].iter().any(|class| state.starts_with(class)),
-            Self::Shape(_) => false,
+            Self::Shape(_) | Self::NoKeys(_) => false,
         }
     }
 }
@@ -63,6 +66,7 @@ impl From<StoreError> for Problem {
             _ if error.is_passing() => {
                 Self::new(Code::Unavailable, "The database is not taking work just now. Try again.").with_retry_after(1)
             }
+            StoreError::NoKeys(error) => Self::new(Code::Unavailable, format!("This deployment is not configured: {error}.")),
             StoreError::Fault(_) | StoreError::Shape(_) => {
                 Self::new(Code::Internal, "An internal error. The request id names it in the log.")
             }
@@ -70,17 +74,23 @@ impl From<StoreError> for Problem {
     }
 }
 
-/// What a host gives: one statement, text in, text out.
+/// What a host gives: one statement, text in, text out; and the proof of whom it is for.
 pub trait Database: Send + Sync {
+    /// The proof that a statement is for a workspace ([`astra_kernel::proof`]); `actor` is who asks, as JSON, or empty.
+    ///
+    /// # Errors
+    /// [`StoreError::NoKeys`].
+    fn proof(&self, workspace: &WorkspaceId, actor: &str) -> Result<String, StoreError>;
+
     /// Runs one static statement with text parameters that returns one row of one text column.
     fn query(&self, statement: &'static str, params: &[&str]) -> impl Future<Output = Result<String, StoreError>> + Send;
 }
 
-/// The statement that calls a tenant's SQL function.
+/// The statement that calls a tenant's SQL function: first the proof, then the argument.
 #[macro_export]
 macro_rules! tenant_statement {
     ($name:literal) => {
-        concat!("SELECT astra.", $name, "($1::text, $2::text)::text")
+        concat!("SELECT astra.", $name, "(astra.enter($1::text), $2::text)::text")
     };
 }
 
@@ -97,12 +107,19 @@ macro_rules! operator_statement {
 pub struct Tenant<'a, D> {
     database: &'a D,
     workspace: WorkspaceId,
+    actor: String,
 }
 
 impl<'a, D: Database> Tenant<'a, D> {
     /// Opens a workspace's data. For `astra_host`, after the token was checked, and for the quota object, which is one workspace's.
     pub fn open(database: &'a D, workspace: WorkspaceId) -> Self {
-        Self { database, workspace }
+        Self { database, workspace, actor: String::new() }
+    }
+
+    /// The same for somebody who asks, as JSON: the database writes down who did what.
+    #[must_use]
+    pub fn by(self, actor: String) -> Self {
+        Self { actor, ..self }
     }
 
     /// The workspace.
@@ -117,7 +134,8 @@ impl<'a, D: Database> Tenant<'a, D> {
     }
 
     pub(crate) async fn call_text(&self, statement: &'static str, arg: &str) -> Result<String, StoreError> {
-        self.database.query(statement, &[self.workspace.as_str(), arg]).await
+        let proof = self.database.proof(&self.workspace, &self.actor)?;
+        self.database.query(statement, &[&proof, arg]).await
     }
 }
 

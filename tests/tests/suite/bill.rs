@@ -1,6 +1,6 @@
 //! What is told of a month: usage, costs, prices.
 
-use astra_tests::{Api, Db, Workspace, db, guide};
+use astra_tests::{Api, Db, Workspace, db, guide, proof};
 use serde_json::{Value, json};
 
 async fn usage(ws: &Workspace, query: &str) -> Value {
@@ -122,12 +122,12 @@ async fn the_ledger_cannot_be_changed_by_any_role_of_the_product() {
     let ws = Workspace::local().await;
     ws.turn("written in stone").await.ok(200);
     let db = Db::connect().await;
-    for role in ["astra_provision", "astra_invoke", "astra_quota", "astra_billing", "astra_operator", "astra_owner"] {
+    for role in ["astra_provision", "astra_invoke", "astra_quota", "astra_quota_inside", "astra_billing", "astra_operator", "astra_owner"] {
         for statement in ["UPDATE ledger SET cost_usd = 0", "DELETE FROM ledger", "TRUNCATE ledger"] {
             let sql = format!(
-                "BEGIN; SELECT set_config('astra.workspace', '{}', true); SET LOCAL ROLE {role};
+                "BEGIN; SELECT set_config('astra.proof', '{}', true); SET LOCAL ROLE {role};
                  DO $$ BEGIN {statement}; RAISE EXCEPTION 'it went through' USING ERRCODE = 'ZZ001'; EXCEPTION WHEN insufficient_privilege THEN NULL; END $$; ROLLBACK;",
-                ws.id
+                proof::of(&ws.id)
             );
             db.run(&sql).await;
         }

@@ -4,7 +4,7 @@
 
 use astra_tests::openapi::{self, Operation};
 use astra_tests::workspace::unique;
-use astra_tests::{Api, Db, Reply, Workspace, template};
+use astra_tests::{Api, Db, Reply, Workspace, proof, template};
 use serde_json::{Value, json};
 
 /// Words that stand in B's data and nowhere else.
@@ -248,10 +248,10 @@ async fn kf29_a_tenants_setting_does_not_stay_on_the_pooled_connection() {
     db.run("SET ROLE astra_billing").await;
     let count = "SELECT count(*) FROM turns";
     let arg = json!({ "month": &astra_tests::guide::this_month().await }).to_string();
-    let call = format!("SELECT astra.usage('{}', '{arg}')", a.id);
+    let call = format!("SELECT astra.usage(astra.enter('{}'), '{arg}')", proof::of(&a.id));
     let seen = db.as_printed(&call).await;
     assert!(seen[0][0].1.as_ref().is_some_and(|text| text.contains(&a.id)), "{seen:?}");
     assert_eq!(db.number(count, &[]).await, 0, "after the call nothing of A is to be seen");
-    db.run(&format!("SELECT set_config('astra.workspace', '{}', false)", a.id)).await;
+    db.run(&format!("SELECT set_config('astra.proof', '{}', false)", proof::of(&a.id))).await;
     assert_eq!(db.number(count, &[]).await, 1, "the control: a setting of the session would leak");
 }

@@ -24,6 +24,8 @@ pub(crate) enum ApplyError {
         "the password of {role} cannot be set: {told}. The migrating user must be a superuser, or have CREATEROLE and have made the role"
     )]
     Password { role: &'static str, told: String },
+    #[error("the keys of TENANT_KEYS cannot be written: {0}")]
+    TenantKeys(String),
 }
 
 /// Code, message and hint of a server's error, never its detail: that holds row values.
@@ -112,6 +114,40 @@ pub(crate) async fn all(client: &mut Client, files: &[Migration], tell: impl Fn(
         tell(&file.name);
         count += 1;
     }
+}
+
+/// Has the database know these keys for proofs ([`astra_kernel::proof`]) and no others: the two blocks that HMAC-SHA256 makes of each (RFC 2104).
+///
+/// # Errors
+/// [`ApplyError::Record`].
+pub(crate) async fn set_tenant_keys(client: &mut Client, keys: &[(String, Vec<u8>)]) -> Result<(), ApplyError> {
+    let padded = |key: &[u8], with: u8| (0..64).map(|at| key.get(at).copied().unwrap_or(0) ^ with).collect::<Vec<u8>>();
+    let transaction = begin(client).await?;
+    let kids: Vec<&str> = keys.iter().map(|(kid, _)| kid.as_str()).collect();
+    let statements = async {
+        transaction.batch_execute("SET LOCAL ROLE astra_owner").await?;
+        transaction.execute("DELETE FROM astra.tenant_keys WHERE NOT kid = ANY ($1)", &[&kids]).await?;
+        for (kid, key) in keys {
+            let insert = "INSERT INTO astra.tenant_keys AS k (kid, inner_pad, outer_pad) VALUES ($1, $2, $3)
+                          ON CONFLICT (kid) DO UPDATE SET inner_pad = excluded.inner_pad, outer_pad = excluded.outer_pad";
+            transaction.execute(insert, &[kid, &padded(key, 0x36), &padded(key, 0x5c)]).await?;
+        }
+        // Sessions keep the keys as constants of this function's plan: `migrations/0020`.
+        transaction.batch_execute("ALTER FUNCTION astra.tenant() COST 100").await
+    };
+    statements.await.map_err(|e| ApplyError::TenantKeys(told(&e)))?;
+    transaction.commit().await.map_err(|e| record_error(&e))
+}
+
+/// Whether the database knows any.
+///
+/// # Errors
+/// [`ApplyError::Record`].
+pub(crate) async fn has_tenant_keys(client: &mut Client) -> Result<bool, ApplyError> {
+    let transaction = begin(client).await?;
+    transaction.batch_execute("SET LOCAL ROLE astra_owner").await.map_err(|e| record_error(&e))?;
+    let row = transaction.query_one("SELECT EXISTS (SELECT 1 FROM astra.tenant_keys)", &[]).await.map_err(|e| record_error(&e))?;
+    Ok(row.get(0))
 }
 
 /// Gives the functions' roles their password. The server is sent the SCRAM verifier, so that the password stands in no log of its

@@ -17,7 +17,8 @@ use std::process::ExitCode;
 ///
 /// Environment: `DATABASE_URL` (`postgres://user:password@host:port/database[?sslmode=require]`; with `sslmode=require` the server's
 /// certificate is verified, `PGSSLROOTCERT` names a file of further roots); `ASTRA_ROLE_PASSWORD`, when set, becomes the password of
-/// `astra_provision`, `astra_invoke`, `astra_quota` and `astra_billing`.
+/// `astra_provision`, `astra_invoke`, `astra_quota` and `astra_billing`; `TENANT_KEYS` (`kid:base64url[,…]`, as the functions have it), when set, become the
+/// keys that the database verifies tenants' proofs with. Rotation: give both, then the functions the new one first, then only the new one.
 #[derive(Parser)]
 #[command(name = "astra-migrate")]
 struct Arguments {
@@ -38,10 +39,19 @@ enum Failure {
     Connect(#[from] connect::ConnectError),
     #[error(transparent)]
     Apply(#[from] apply::ApplyError),
+    #[error(transparent)]
+    Config(#[from] astra_kernel::ConfigError),
+    #[error(
+        "the database knows no keys for tenants' proofs yet, so no function can read a workspace: set TENANT_KEYS (kid:base64url of 32 bytes), as the \
+         functions have it, and migrate again"
+    )]
+    NoTenantKeys,
 }
 
 async fn run(arguments: &Arguments) -> Result<(), Failure> {
     let migrations = files::read(&arguments.dir)?;
+    let tenant_keys = std::env::var("TENANT_KEYS").ok().filter(|keys| !keys.is_empty());
+    let tenant_keys = tenant_keys.map(|keys| astra_kernel::proof::keys(&keys)).transpose()?;
     let mut client = connect::connect(std::env::var("DATABASE_URL").ok().as_deref()).await?;
     let password = std::env::var("ASTRA_ROLE_PASSWORD").ok().filter(|password| !password.is_empty());
     if arguments.check {
@@ -55,6 +65,9 @@ async fn run(arguments: &Arguments) -> Result<(), Failure> {
         if password.is_some() {
             println!("would set the passwords of the functions' roles");
         }
+        if let Some(keys) = &tenant_keys {
+            println!("would set the keys for tenants' proofs: {} of them", keys.len());
+        }
         return Ok(());
     }
     let applied = apply::all(&mut client, &migrations, |name| println!("applied {name}")).await?;
@@ -64,6 +77,14 @@ async fn run(arguments: &Arguments) -> Result<(), Failure> {
     if let Some(password) = password {
         apply::set_passwords(&mut client, &password).await?;
         println!("set the passwords of the functions' roles");
+    }
+    match tenant_keys {
+        Some(keys) => {
+            apply::set_tenant_keys(&mut client, &keys).await?;
+            println!("set the keys for tenants' proofs: {} of them", keys.len());
+        }
+        None if !apply::has_tenant_keys(&mut client).await? => return Err(Failure::NoTenantKeys),
+        None => {}
     }
     Ok(())
 }

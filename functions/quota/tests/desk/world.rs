@@ -146,6 +146,10 @@ impl DbState {
 }
 
 impl Database for Db {
+    fn proof(&self, workspace: &astra_kernel::WorkspaceId, _: &str) -> Result<String, StoreError> {
+        Ok(workspace.to_string())
+    }
+
     fn query(&self, statement: &'static str, params: &[&str]) -> impl Future<Output = Result<String, StoreError>> + Send {
         let arg: Value = serde_json::from_str(params[1]).unwrap();
         let mut state = self.0.lock().unwrap();

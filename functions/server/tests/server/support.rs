@@ -5,7 +5,7 @@ use astra_edge::listen::{self, Bounds, Ended};
 use astra_host::native::{self, Counter, NativeHost, Pool, Process, tls};
 use astra_host::{CounterUnreachable, Shared};
 use astra_kernel::token::AUDIENCE;
-use astra_kernel::{Claims, Settings, TokenKeys, WorkspaceId};
+use astra_kernel::{Claims, Settings, TenantKeys, TokenKeys, WorkspaceId};
 use astra_quota::words::{Answer, Ask};
 use reqwest::{Method, RequestBuilder};
 use std::net::SocketAddr;
@@ -26,7 +26,7 @@ struct Fixed;
 impl Settings for Fixed {
     fn get(&self, name: &str) -> Option<String> {
         let value = match name {
-            "TOKEN_KEYS" => TOKEN_KEYS,
+            "TOKEN_KEYS" | "TENANT_KEYS" => TOKEN_KEYS,
             "SECRETS_KEY" => "s1:HxAREhMUFRYXGBkaGxwdHh8AAQIDBAUGBwgJCgsMDQ4",
             "OPENAI_API_KEY" => "sk-test",
             _ => return None,
@@ -52,9 +52,13 @@ pub(crate) fn pong(ask: &Ask) -> Answer {
     }
 }
 
+fn keys() -> Arc<TenantKeys> {
+    Arc::new(TenantKeys::parse(TOKEN_KEYS).unwrap())
+}
+
 /// A pool of no connections to nowhere.
 pub(crate) fn no_pool() -> Pool {
-    Pool::open("DATABASE_URL", "postgres://app:p@127.0.0.1:1/astra?sslmode=disable", 1, tls::client(None).unwrap()).unwrap()
+    Pool::open("DATABASE_URL", "postgres://app:p@127.0.0.1:1/astra?sslmode=disable", 1, tls::client(None).unwrap(), keys()).unwrap()
 }
 
 /// A running server. Nobody listens where its database should be.
@@ -79,7 +83,7 @@ impl Server {
         let no_database = TcpSocket::new_v4().unwrap();
         no_database.bind(([127, 0, 0, 1], 0).into()).unwrap();
         let url = format!("postgres://app:p@{}/astra?sslmode=disable", no_database.local_addr().unwrap());
-        let pool = Pool::open("DATABASE_URL", &url, 2, tls::client(None).unwrap()).unwrap();
+        let pool = Pool::open("DATABASE_URL", &url, 2, tls::client(None).unwrap(), keys()).unwrap();
         let tasks = TaskTracker::new();
         let process = Process::new(Shared::new(Box::new(Fixed)), Told(counter), tasks.clone()).unwrap();
         let app = functions::app(ORIGIN.to_owned(), |_| NativeHost::new(Arc::clone(&process), pool.clone()));

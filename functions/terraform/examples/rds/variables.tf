@@ -34,6 +34,13 @@ variable "token_keys" {
   sensitive   = true
 }
 
+variable "tenant_keys" {
+  description = "TENANT_KEYS: kid:key[,kid:key], as docs/deploy-aws.md makes it; the same as astra-migrate was given."
+  type        = string
+  ephemeral   = true
+  sensitive   = true
+}
+
 variable "secrets_key" {
   description = "SECRETS_KEY: kid:key[,kid:key], as docs/deploy-aws.md makes it."
   type        = string
@@ -42,7 +49,7 @@ variable "secrets_key" {
 }
 
 variable "secrets_version" {
-  description = "Terraform cannot see that a secret has changed. Count up by one when role_password, token_keys or secrets_key has: all of them are written again."
+  description = "Terraform cannot see that a secret has changed. Count up by one when role_password, token_keys, tenant_keys or secrets_key has: all of them are written again."
   type        = number
   default     = 1
 }

@@ -86,7 +86,7 @@ resource "aws_secretsmanager_secret_version" "database_url" {
 }
 
 locals {
-  keys = toset(["TOKEN_KEYS", "SECRETS_KEY"])
+  keys = toset(["TOKEN_KEYS", "TENANT_KEYS", "SECRETS_KEY"])
 }
 
 resource "aws_secretsmanager_secret" "key" {
@@ -100,6 +100,6 @@ resource "aws_secretsmanager_secret_version" "key" {
   for_each = local.keys
 
   secret_id                = aws_secretsmanager_secret.key[each.key].id
-  secret_string_wo         = each.key == "TOKEN_KEYS" ? var.token_keys : var.secrets_key
+  secret_string_wo         = { TOKEN_KEYS = var.token_keys, TENANT_KEYS = var.tenant_keys, SECRETS_KEY = var.secrets_key }[each.key]
   secret_string_wo_version = var.secrets_version
 }

@@ -5,6 +5,7 @@ use crate::Shared;
 use astra_kernel::ConfigError;
 use rustls::ClientConfig;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// Opens pools; variables with the same address get the same one.
 pub struct Addresses<'a> {
@@ -50,7 +51,7 @@ impl<'a> Addresses<'a> {
         if let Some(pool) = self.open.get(&address) {
             return Ok(pool.clone());
         }
-        let pool = Pool::open(name, &address, self.size, self.tls.clone())?;
+        let pool = Pool::open(name, &address, self.size, self.tls.clone(), Arc::clone(self.shared.tenant_keys()?))?;
         self.open.insert(address, pool.clone());
         Ok(pool)
     }

@@ -8,11 +8,12 @@
 
 use super::metrics;
 use crate::postgres;
-use astra_kernel::ConfigError;
+use astra_kernel::{ConfigError, TenantKeys, WorkspaceId};
 use astra_store::StoreError;
 use deadpool_postgres::{Manager, ManagerConfig, Object, PoolError, RecyclingMethod, Runtime};
 use rustls::ClientConfig;
 use std::str::FromStr as _;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_postgres::Config;
@@ -34,7 +35,8 @@ const KEEPALIVE: Duration = Duration::from_mins(1);
 #[derive(Clone)]
 pub struct Pool {
     name: &'static str,
-    pool: deadpool_postgres::Pool,
+    connections: deadpool_postgres::Pool,
+    keys: Arc<TenantKeys>,
 }
 
 impl std::fmt::Debug for Pool {
@@ -48,7 +50,7 @@ impl Pool {
     ///
     /// # Errors
     /// When the address is malformed; names the variable, never the address.
-    pub fn open(name: &'static str, address: &str, size: usize, tls: ClientConfig) -> Result<Self, ConfigError> {
+    pub fn open(name: &'static str, address: &str, size: usize, tls: ClientConfig, keys: Arc<TenantKeys>) -> Result<Self, ConfigError> {
         const FORM: &str = "it is postgres://user:password@host:port/database[?sslmode=require], special characters in the password as %XX";
         let malformed = || ConfigError::Malformed(name, FORM.to_owned());
         let mut config = Config::from_str(address).map_err(|_| malformed())?;
@@ -58,24 +60,24 @@ impl Pool {
         config.connect_timeout(CONNECT).keepalives_idle(KEEPALIVE).application_name("astra-edge");
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let manager = Manager::from_config(config, MakeRustlsConnect::new(tls), recycling);
-        let pool = deadpool_postgres::Pool::builder(manager)
+        let connections = deadpool_postgres::Pool::builder(manager)
             .max_size(size)
             .wait_timeout(Some(ROOM))
             .create_timeout(Some(CONNECT))
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|_| malformed())?;
-        Ok(Self { name, pool })
+        Ok(Self { name, connections, keys })
     }
 
     /// Notes how many connections there are, for [`metrics`].
     pub fn note(&self) {
-        let status = self.pool.status();
+        let status = self.connections.status();
         metrics().pool(self.name, status.size, status.available, status.waiting);
     }
 
     async fn lend(&self) -> Result<Lent, StoreError> {
-        let object = self.pool.get().await.map_err(|error| match error {
+        let object = self.connections.get().await.map_err(|error| match error {
             PoolError::Backend(error) => unreachable(&postgres::cause(&error)),
             other => unreachable(&other.to_string()),
         })?;
@@ -122,6 +124,10 @@ impl Drop for Lent {
 }
 
 impl astra_store::Database for Pool {
+    fn proof(&self, workspace: &WorkspaceId, actor: &str) -> Result<String, StoreError> {
+        Ok(self.keys.prove(workspace, actor, super::now()))
+    }
+
     fn query(&self, statement: &'static str, params: &[&str]) -> impl Future<Output = Result<String, StoreError>> + Send {
         let began = Instant::now();
         let run = self.run(statement, params);

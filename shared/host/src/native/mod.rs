@@ -153,6 +153,10 @@ impl<C: Counter> Host for NativeHost<C> {
 }
 
 impl<C: Counter> astra_store::Database for NativeHost<C> {
+    fn proof(&self, workspace: &WorkspaceId, actor: &str) -> Result<String, astra_store::StoreError> {
+        self.database.proof(workspace, actor)
+    }
+
     fn query(&self, statement: &'static str, params: &[&str]) -> impl Future<Output = Result<String, StoreError>> + Send {
         self.database.query(statement, params)
     }

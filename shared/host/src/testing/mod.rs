@@ -116,6 +116,10 @@ impl FakeHost {
 }
 
 impl Database for FakeHost {
+    fn proof(&self, workspace: &WorkspaceId, _: &str) -> Result<String, StoreError> {
+        Ok(workspace.to_string())
+    }
+
     async fn query(&self, statement: &'static str, params: &[&str]) -> Result<String, StoreError> {
         let name = statement.split("astra.").nth(1).and_then(|s| s.split('(').next()).unwrap_or(statement).to_owned();
         self.0.calls.lock().unwrap().push((name.clone(), params.iter().map(|p| (*p).to_owned()).collect()));

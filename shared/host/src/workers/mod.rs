@@ -152,6 +152,10 @@ impl Host for WorkersHost {
 
 #[cfg(feature = "database")]
 impl astra_store::Database for WorkersHost {
+    fn proof(&self, workspace: &WorkspaceId, actor: &str) -> Result<String, StoreError> {
+        Ok(self.0.shared.tenant_keys().map_err(StoreError::NoKeys)?.prove(workspace, actor, now()))
+    }
+
     fn query(&self, statement: &'static str, params: &[&str]) -> impl Future<Output = Result<String, StoreError>> + Send {
         SendWrapper::new(async move {
             let client = self.0.connection.open(self.0.shared, |work| self.0.context.wait_until(work)).await?;
@@ -162,6 +166,10 @@ impl astra_store::Database for WorkersHost {
 
 #[cfg(not(feature = "database"))]
 impl astra_store::Database for WorkersHost {
+    fn proof(&self, _: &WorkspaceId, _: &str) -> Result<String, StoreError> {
+        Err(StoreError::Unreachable)
+    }
+
     async fn query(&self, _: &'static str, _: &[&str]) -> Result<String, StoreError> {
         Err(StoreError::Unreachable)
     }

@@ -8,9 +8,10 @@ mod stream;
 
 use astra_host::native::{Counter, NativeHost, Pool, Process, tls};
 use astra_host::{CounterUnreachable, Shared};
-use astra_kernel::{Settings, WorkspaceId};
+use astra_kernel::{Settings, TenantKeys, WorkspaceId};
 use astra_quota::words::{Answer, Ask};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use tokio::net::TcpSocket;
 use tokio_util::task::TaskTracker;
 
@@ -32,8 +33,9 @@ impl Counter for NoCounter {
 }
 
 fn pool(address: SocketAddr) -> Pool {
+    let keys = Arc::new(TenantKeys::parse("k:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8").unwrap());
     let url = format!("postgres://app:p@{address}/astra?sslmode=disable");
-    Pool::open("DATABASE_URL", &url, 2, tls::client(None).unwrap()).unwrap()
+    Pool::open("DATABASE_URL", &url, 2, tls::client(None).unwrap(), keys).unwrap()
 }
 
 fn host() -> NativeHost<impl Counter> {

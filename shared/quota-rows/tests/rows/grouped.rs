@@ -41,13 +41,13 @@ async fn a_call_that_fails_fails_alone() {
     for n in 1..=9 {
         world.begun(&begin(n), START).await;
     }
-    let workspace = world.workspace.as_str();
+    let proof = crate::world::proof(&world.workspace);
     let finish = |n: u128| {
         let record = record(&begin(n), START, usage(10, 20), 13_500, START);
         let counter = RowsCounter::open(&world.pool, world.workspace.clone());
         async move { counter.ask(&Ask::Finish(Box::new(record)), START).await }
     };
-    let broken = async || world.pool.query(tenant_statement!("hold_take"), &[workspace, r#"{"turnId":"not one"}"#]).await;
+    let broken = async || world.pool.query(tenant_statement!("hold_take"), &[&proof, r#"{"turnId":"not one"}"#]).await;
     let (ends, faults) = futures_util::join!(join_all((1..=9).map(finish)), join_all((0..6).map(|_| broken())));
     for end in ends {
         assert!(matches!(end, Answer::Finished(_)), "{end:?}");

@@ -4,6 +4,7 @@ use crate::world::{LEASE, OUTPUT, START, World, begin, record, turn, usage};
 use astra_kernel::{NanoUsd, Usage};
 use astra_quota::words::Begin;
 use astra_quota::{Answer, Ask};
+use astra_store::{Database as _, StoreError};
 use serde_json::json;
 
 const LIMIT: i64 = 10_000_000;
@@ -121,13 +122,13 @@ async fn a_turn_that_lives_after_all_is_not_ended_as_expired() {
     world.begun(&begin(1), START).await;
     let late = START.plus_millis(LEASE);
     // Between the look for expired holds and their end.
-    let dead = world.pool_text("SELECT astra.holds_expired($1::text, $2::text)::text", &json!({ "now": late }).to_string()).await;
+    let dead = world.pool_text(astra_store::tenant_statement!("holds_expired"), &json!({ "now": late }).to_string()).await;
     world.extend(1, 1, usage(8, 100), 0, late).await;
     let dead: serde_json::Value = serde_json::from_str(&dead).unwrap();
     let mut record = dead["data"][0]["draft"]["record"].clone();
     record["now"] = json!(late);
     record["onlyExpired"] = json!(true);
-    let answer = world.pool_text("SELECT astra.hold_finish($1::text, $2::text)::text", &record.to_string()).await;
+    let answer = world.pool_text(astra_store::tenant_statement!("hold_finish"), &record.to_string()).await;
     assert_eq!(answer, r#"{"outcome":"alive"}"#);
     assert!(world.used(late).await.1 > 0);
 }
@@ -195,7 +196,7 @@ async fn what_somebody_else_enters_in_the_ledger_is_counted() {
     // Another host's counter saves a turn that the rows know nothing of.
     let mut other = serde_json::to_value(record(&begin(9), START, usage(10, 20), 9_000_000, START)).unwrap();
     other["answer"] = json!(null);
-    world.pool_text("SELECT astra.turn_finish($1::text, $2::text)::text", &other.to_string()).await;
+    world.pool_text(astra_store::tenant_statement!("turn_finish"), &other.to_string()).await;
     let refusal = world.refused(&Begin { message: "x".repeat(6_500), ..begin(2) }, START).await;
     assert_eq!(refusal.used, 9_000_000);
     let finished = world.finish(record(&begin(1), START, usage(10, 20), 700, START), START).await;
@@ -245,15 +246,13 @@ async fn one_workspace_cannot_reach_anothers_rows() {
     assert!(matches!(mine.stop(1, None).await, Answer::NotRunning));
     assert!(matches!(mine.extend(1, 1, Usage::NONE, 0, START).await, Answer::NotRunning));
     for table in ["holds", "quota_windows", "quota_begins"] {
-        let seen = mine.pool_text(
-            match table {
-                "holds" => "SELECT count(*)::text FROM public.holds WHERE $1::text <> $2::text",
-                "quota_windows" => "SELECT count(*)::text FROM public.quota_windows WHERE $1::text <> $2::text",
-                _ => "SELECT count(*)::text FROM public.quota_begins WHERE $1::text <> $2::text",
-            },
-            "",
-        );
-        assert_eq!(seen.await, "0", "{table} is read without a tenant");
+        let statement = match table {
+            "holds" => "SELECT count(*)::text FROM public.holds WHERE astra.enter($1::text) <> $2::text",
+            "quota_windows" => "SELECT count(*)::text FROM public.quota_windows WHERE astra.enter($1::text) <> $2::text",
+            _ => "SELECT count(*)::text FROM public.quota_begins WHERE astra.enter($1::text) <> $2::text",
+        };
+        let seen = mine.pool.query(statement, &[&crate::world::proof(&mine.workspace), ""]).await;
+        assert_eq!(seen, Err(StoreError::Fault("42501".into())), "{table}: the counter's role has functions, and no rows of its own");
     }
 }
 
@@ -391,7 +390,7 @@ async fn a_limit_that_refuses_because_it_is_used_up_tells_its_last_mark_once() {
     assert_eq!(world.pool.sent(), sent + 1, "a refusal that has nothing new to tell is one statement");
     // Another process knows nothing of it.
     let marks = json!({ "now": START, "alerts": [{ "limit": "maxCostUsdPerMonth", "scope": "workspace", "startsAt": START.month().starts_at(), "mark": 100, "max": 1, "used": 1 }] });
-    world.pool_text("SELECT astra.quota_mark($1::text, $2::text)::text", &marks.to_string()).await;
+    world.pool_text(astra_store::tenant_statement!("quota_mark"), &marks.to_string()).await;
     assert_eq!(world.text(EVENTS).await, all);
 }
 

@@ -1,6 +1,6 @@
 //! A workspace of its own for each test, connections as the counter's role, and a look at the rows past every wall.
 
-use astra_kernel::{NanoUsd, SessionId, Timestamp, TurnId, Usage, UsageSource, WorkspaceId};
+use astra_kernel::{NanoUsd, SessionId, TenantKeys, Timestamp, TurnId, Usage, UsageSource, WorkspaceId};
 use astra_quota::words::{Begin, Begun, Extend, Extended, Finished, Record, Stop, TurnStatus};
 use astra_quota::{Answer, Ask, QuotaView, Refusal};
 use astra_quota_rows::{KINDS, RowsCounter};
@@ -43,6 +43,15 @@ pub(crate) enum Way {
     Apart,
     /// Through three processes, which send together what comes together.
     Together,
+}
+
+/// A proof must not have expired by the database's clock, which is not the tests': 2100.
+const FAR: Timestamp = Timestamp(4_102_444_800_000);
+
+/// The proof that the database wants.
+pub(crate) fn proof(workspace: &WorkspaceId) -> String {
+    let keys = std::env::var("ASTRA_TENANT_KEYS").expect("ASTRA_TENANT_KEYS: those that the database was migrated with");
+    TenantKeys::parse(&keys).unwrap().prove(workspace, "", FAR)
 }
 
 async fn connect(role: Option<&str>) -> Client {
@@ -91,12 +100,21 @@ impl Connections {
 }
 
 impl Database for Connections {
+    fn proof(&self, workspace: &WorkspaceId, actor: &str) -> Result<String, StoreError> {
+        assert_eq!(actor, "", "a counter asks for nobody");
+        Ok(proof(workspace))
+    }
+
     fn query(&self, statement: &'static str, params: &[&str]) -> impl Future<Output = Result<String, StoreError>> + Send {
         self.run(statement, params)
     }
 }
 
 impl Database for Pool {
+    fn proof(&self, workspace: &WorkspaceId, actor: &str) -> Result<String, StoreError> {
+        self.connections.proof(workspace, actor)
+    }
+
     async fn query(&self, statement: &'static str, params: &[&str]) -> Result<String, StoreError> {
         if self.processes.is_empty() {
             return self.connections.run(statement, params).await;
@@ -311,6 +329,6 @@ impl World {
 impl World {
     /// Runs a statement as the counter's role.
     pub(crate) async fn pool_text(&self, statement: &'static str, arg: &str) -> String {
-        self.pool.query(statement, &[self.workspace.as_str(), arg]).await.unwrap()
+        self.pool.query(statement, &[&proof(&self.workspace), arg]).await.unwrap()
     }
 }
