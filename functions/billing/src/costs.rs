@@ -68,7 +68,7 @@ impl From<CostRow> for CostView {
     responses((status = 200, description = "Workspaces by cost", body = PageBody<CostView>)),
 )]
 pub(crate) async fn list<H: Host>(call: Call<H>, request: Unread) -> Result<Json<PageBody<CostView>>, Failure> {
-    let operator = call.operator(Permission::BillingRead)?;
+    let operator = call.operator(Permission::BillingRead).await?;
     let CostsQuery { month, after, limit } = request.query()?;
     let month = month::parse(month.as_deref(), call.host.now())?;
     if after.as_deref().is_some_and(|after| !is_costs_cursor(after)) {

@@ -82,7 +82,7 @@ impl From<PriceRow> for PriceView {
     responses((status = 200, description = "The price book", body = PageBody<PriceView>)),
 )]
 pub(crate) async fn list<H: Host>(call: Call<H>) -> Result<Json<PageBody<PriceView>>, Failure> {
-    let operator = call.operator(Permission::BillingRead)?;
+    let operator = call.operator(Permission::BillingRead).await?;
     Ok(Json(PageBody::from_page(operator.list_prices().await?, PriceView::from)))
 }
 
@@ -183,7 +183,7 @@ pub(crate) struct StoredView {
     responses((status = 200, description = "Stored", body = StoredView)),
 )]
 pub(crate) async fn put<H: Host>(call: Call<H>, request: Unread) -> Result<Json<StoredView>, Failure> {
-    let operator = call.operator(Permission::WorkspaceList)?;
+    let operator = call.operator(Permission::WorkspaceList).await?;
     let PriceBody { provider, model, input_usd_per_mtok, cached_input_usd_per_mtok, output_usd_per_mtok, holds_maximum, valid_from } =
         request.json().await?;
     let now = call.host.now();

@@ -45,7 +45,7 @@ pub(crate) struct Forecast {
     )),
 )]
 pub(crate) async fn read<H: Host>(call: Call<H>, Params(path): Params<WorkspacePath>) -> Result<Response, Failure> {
-    let Allowed { data, .. } = call.tenant(&path.workspace_id, Permission::WorkspaceRead)?;
+    let Allowed { data, .. } = call.tenant(&path.workspace_id, Permission::WorkspaceRead).await?;
     match call.host.ask(data.workspace(), &Ask::Status).await? {
         Answer::Status(Some(quota)) => {
             let now = call.host.now();
@@ -130,7 +130,7 @@ pub(crate) async fn events<H: Host>(
     Params(path): Params<WorkspacePath>,
     request: Unread,
 ) -> Result<Json<PageBody<EventView>>, Failure> {
-    let Allowed { data, .. } = call.tenant(&path.workspace_id, Permission::WorkspaceRead)?;
+    let Allowed { data, .. } = call.tenant(&path.workspace_id, Permission::WorkspaceRead).await?;
     let page: PageQuery = request.query()?;
     let is_cursor = |after: &String| (1..=18).contains(&after.len()) && after.bytes().all(|b| b.is_ascii_digit());
     if page.after.as_ref().is_some_and(|after| !is_cursor(after)) {
@@ -203,7 +203,7 @@ impl From<Compared> for DriftView {
     responses((status = 200, description = "Workspaces by id", body = PageBody<ReconciledView>)),
 )]
 pub(crate) async fn reconcile<H: Host>(call: Call<H>, request: Unread) -> Result<Json<PageBody<ReconciledView>>, Failure> {
-    let operator = call.operator(Permission::BillingRead)?;
+    let operator = call.operator(Permission::BillingRead).await?;
     let page: PageQuery = request.query()?;
     let after = page.after.as_ref().map(|after| WorkspaceId::try_from(after.clone())).transpose();
     let after = after.map_err(|rule| Problem::field("after", format!("not a cursor of this list: {rule}")))?;

@@ -163,7 +163,7 @@ impl From<MonthUsage> for UsageView {
     responses((status = 200, description = "The month", body = UsageView)),
 )]
 pub(crate) async fn read<H: Host>(call: Call<H>, Params(path): Params<WorkspacePath>, request: Unread) -> Result<Json<UsageView>, Failure> {
-    let Allowed { data, .. } = call.tenant(&path.workspace_id, Permission::BillingRead)?;
+    let Allowed { data, .. } = call.tenant(&path.workspace_id, Permission::BillingRead).await?;
     let month = request.query::<MonthQuery>()?.month(call.host.now())?;
     let usage = data.usage(month).await?.ok_or_else(|| Problem::not_found("workspace"))?;
     Ok(Json(usage.into()))

@@ -29,9 +29,9 @@ pub struct MessagePage {
 }
 
 /// Opens the workspace's conversations, with the owner filter that the caller's rights ask for.
-fn open<'a, H: TurnHost>(call: &'a Call<H>, workspace: &str) -> Result<(Allowed<'a, H>, Option<String>), Failure> {
-    let allowed = call.tenant(workspace, Permission::SessionRead)?;
-    let everybody = call.tenant(workspace, Permission::SessionReadAll).is_ok();
+async fn open<'a, H: TurnHost>(call: &'a Call<H>, workspace: &str) -> Result<(Allowed<'a, H>, Option<String>), Failure> {
+    let allowed = call.tenant(workspace, Permission::SessionRead).await?;
+    let everybody = call.tenant(workspace, Permission::SessionReadAll).await.is_ok();
     let owner = (!everybody).then(|| allowed.claims.sub.clone());
     Ok((allowed, owner))
 }
@@ -59,7 +59,7 @@ pub async fn list<H: TurnHost>(
     Params(workspace): Params<String>,
     request: Unread,
 ) -> Result<Json<PageBody<Session>>, Failure> {
-    let (allowed, owner) = open(&call, &workspace)?;
+    let (allowed, owner) = open(&call, &workspace).await?;
     let page: PageQuery = request.query()?;
     let after = page
         .after
@@ -78,7 +78,7 @@ pub async fn list<H: TurnHost>(
     responses((status = 200, description = "The session", body = Session))
 )]
 pub async fn read<H: TurnHost>(call: Call<H>, Params((workspace, session)): Params<(String, String)>) -> Result<Json<Session>, Failure> {
-    let (allowed, owner) = open(&call, &workspace)?;
+    let (allowed, owner) = open(&call, &workspace).await?;
     let session = allowed.data.get_session(session_id(&session)?, owner.as_deref()).await?;
     Ok(Json(session.ok_or_else(unknown)?))
 }
@@ -94,8 +94,8 @@ pub async fn delete<H: TurnHost>(
     Params((workspace, session)): Params<(String, String)>,
 ) -> Result<http::StatusCode, Failure> {
     // Whoever may start a conversation may delete it.
-    let allowed = call.tenant(&workspace, Permission::AgentInvoke)?;
-    let (_, owner) = open(&call, &workspace)?;
+    let allowed = call.tenant(&workspace, Permission::AgentInvoke).await?;
+    let (_, owner) = open(&call, &workspace).await?;
     if allowed.data.delete_session(session_id(&session)?, owner.as_deref()).await? {
         Ok(http::StatusCode::NO_CONTENT)
     } else {
@@ -119,7 +119,7 @@ pub async fn messages<H: TurnHost>(
     Params((workspace, session)): Params<(String, String)>,
     request: Unread,
 ) -> Result<Json<PageBody<StoredMessage>>, Failure> {
-    let (allowed, owner) = open(&call, &workspace)?;
+    let (allowed, owner) = open(&call, &workspace).await?;
     let page: PageQuery = request.query()?;
     let cursor = |a: &str| a.parse::<i64>().ok().filter(|seq| (0..1_000_000_000_000_000_000).contains(seq));
     let after = page.after.as_deref().map(|a| cursor(a).ok_or_else(|| Problem::field("after", "a nextCursor of this list"))).transpose()?;

@@ -49,8 +49,8 @@ pub struct Step {
     responses((status = 200, description = "What was found", body = SmokeReport))
 )]
 pub async fn test<H: TurnHost>(call: Call<H>, Params(workspace): Params<String>, request: Unread) -> Result<Json<SmokeReport>, Failure> {
-    call.tenant(&workspace, Permission::AgentInvoke)?;
-    let allowed = call.tenant(&workspace, Permission::MemoryWrite)?;
+    call.tenant(&workspace, Permission::AgentInvoke).await?;
+    let allowed = call.tenant(&workspace, Permission::MemoryWrite).await?;
     let SmokeRequest { agent_id } = request.json().await?;
     let id = allowed.data.workspace().clone();
     let message = "This is a smoke test. Answer with one short sentence.".to_owned();

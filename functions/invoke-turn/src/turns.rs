@@ -126,7 +126,7 @@ fn idempotency_key(request: &Unread) -> Result<Option<String>, Problem> {
     responses((status = 200, description = "The answer", content((TurnAnswer = "application/json"), (String = "text/event-stream"))))
 )]
 pub async fn create<H: TurnHost>(call: Call<H>, Params(workspace): Params<String>, request: Unread) -> Result<Response, Failure> {
-    let allowed = call.tenant(&workspace, Permission::AgentInvoke)?;
+    let allowed = call.tenant(&workspace, Permission::AgentInvoke).await?;
     let workspace = allowed.data.workspace().clone();
     let key = idempotency_key(&request)?;
     let wants_stream = request.header(&ACCEPT).contains("text/event-stream");
@@ -222,11 +222,11 @@ fn replay<H: TurnHost>(host: &H, answer: TurnAnswer) -> Response {
     responses((status = 202, description = "It will stop", body = Stopping))
 )]
 pub async fn stop<H: TurnHost>(call: Call<H>, Params((workspace, turn)): Params<(String, String)>) -> Result<Response, Failure> {
-    let allowed = call.tenant(&workspace, Permission::AgentInvoke)?;
+    let allowed = call.tenant(&workspace, Permission::AgentInvoke).await?;
     let not_running = || Problem::not_found("running turn of yours");
     let turn_id: TurnId = turn.parse().map_err(|_| not_running())?;
     // A member stops their own turns; who may read everybody's sessions may stop everybody's.
-    let everybody = call.tenant(&workspace, Permission::SessionReadAll).is_ok();
+    let everybody = call.tenant(&workspace, Permission::SessionReadAll).await.is_ok();
     let subject = (!everybody).then_some(allowed.claims.sub);
     let workspace: &WorkspaceId = allowed.data.workspace();
     match call.host.ask(workspace, &Ask::Stop(Stop { turn_id, subject })).await? {

@@ -159,7 +159,7 @@ impl AgentView {
     responses((status = 200, description = "Agents by id", body = PageBody<AgentView>)),
 )]
 pub(crate) async fn list<H: Host>(call: Call<H>, Params(path): Params<WorkspacePath>) -> Result<Json<PageBody<AgentView>>, Failure> {
-    let Allowed { claims, data } = call.tenant(&path.workspace_id, Permission::AgentRead)?;
+    let Allowed { claims, data } = call.tenant(&path.workspace_id, Permission::AgentRead).await?;
     let workspace = existing(&data).await?;
     let rows = data.list_agents().await?.ok_or_else(|| Problem::not_found("workspace"))?;
     let show = |row: astra_store::agents::AgentRow| {
@@ -181,7 +181,7 @@ pub(crate) async fn list<H: Host>(call: Call<H>, Params(path): Params<WorkspaceP
     ),
 )]
 pub(crate) async fn put<H: Host>(call: Call<H>, Params(path): Params<AgentPath>, request: Unread) -> Result<Json<AgentView>, Failure> {
-    let Allowed { claims, data } = call.tenant(&path.workspace_id, Permission::AgentWrite)?;
+    let Allowed { claims, data } = call.tenant(&path.workspace_id, Permission::AgentWrite).await?;
     let id = checked_id(path.agent_id)?;
     let body: AgentBody = request.json().await?;
     if body.model.endpoint.is_some() && claims.role() != Some(Role::Operator) {
@@ -206,7 +206,7 @@ pub(crate) async fn put<H: Host>(call: Call<H>, Params(path): Params<AgentPath>,
     responses((status = 204, description = "Deleted")),
 )]
 pub(crate) async fn delete<H: Host>(call: Call<H>, Params(path): Params<AgentPath>) -> Result<StatusCode, Failure> {
-    let Allowed { data, .. } = call.tenant(&path.workspace_id, Permission::AgentWrite)?;
+    let Allowed { data, .. } = call.tenant(&path.workspace_id, Permission::AgentWrite).await?;
     match data.delete_agent(&checked_id(path.agent_id)?).await? {
         AgentOutcome::Ok => Ok(StatusCode::NO_CONTENT),
         AgentOutcome::NotFound => Err(Problem::not_found("agent of the workspace's own").into()),

@@ -74,7 +74,7 @@ pub(crate) async fn list<H: Host>(
     Params(path): Params<WorkspacePath>,
     request: Unread,
 ) -> Result<Json<PageBody<Member>>, Failure> {
-    let Allowed { data, .. } = call.tenant(&path.workspace_id, Permission::MemberRead)?;
+    let Allowed { data, .. } = call.tenant(&path.workspace_id, Permission::MemberRead).await?;
     let page: PageQuery = request.query()?;
     let after = page.after.as_ref().map(|after| Text::of_path("after", after.clone())).transpose()?;
     let members = data.list_members(after.as_ref().map(Text::as_str), page.limit()?).await?;
@@ -92,7 +92,7 @@ pub(crate) async fn list<H: Host>(
     ),
 )]
 pub(crate) async fn put<H: Host>(call: Call<H>, Params(path): Params<MemberPath>, request: Unread) -> Result<Json<Member>, Failure> {
-    let Allowed { claims, data } = call.tenant(&path.workspace_id, Permission::MemberWrite)?;
+    let Allowed { claims, data } = call.tenant(&path.workspace_id, Permission::MemberWrite).await?;
     let user = Text::of_path("userId", path.user_id)?;
     let MemberBody { role } = request.json().await?;
     let by_owner = may_change_owners(&claims);
@@ -114,7 +114,7 @@ pub(crate) async fn put<H: Host>(call: Call<H>, Params(path): Params<MemberPath>
     responses((status = 204, description = "Removed"), (status = 409, description = "They are the workspace's last owner")),
 )]
 pub(crate) async fn delete<H: Host>(call: Call<H>, Params(path): Params<MemberPath>) -> Result<StatusCode, Failure> {
-    let Allowed { claims, data } = call.tenant(&path.workspace_id, Permission::MemberWrite)?;
+    let Allowed { claims, data } = call.tenant(&path.workspace_id, Permission::MemberWrite).await?;
     let user = Text::of_path("userId", path.user_id)?;
     match data.delete_member(user.as_str(), may_change_owners(&claims)).await? {
         MemberOutcome::Ok { .. } => Ok(StatusCode::NO_CONTENT),

@@ -66,7 +66,7 @@ struct Template {
     responses((status = 200, description = "Stored", body = StoredView)),
 )]
 pub(crate) async fn put<H: Host>(call: Call<H>, Params(path): Params<PlanPath>, request: Unread) -> Result<Json<StoredView>, Failure> {
-    let operator = call.operator(Permission::WorkspaceList)?;
+    let operator = call.operator(Permission::WorkspaceList).await?;
     let plan = Text::of_path("plan", path.plan)?;
     let body = request.bytes(&YAML, MAX_BYTES).await?;
     let yaml = std::str::from_utf8(&body).map_err(|_| Problem::new(Code::BadRequest, "The body is not UTF-8."))?;
@@ -85,7 +85,7 @@ pub(crate) async fn put<H: Host>(call: Call<H>, Params(path): Params<PlanPath>, 
     ),
 )]
 pub(crate) async fn read<H: Host>(call: Call<H>, Params(path): Params<PlanPath>, request: Unread) -> Result<Response, Failure> {
-    let operator = call.operator(Permission::WorkspaceList)?;
+    let operator = call.operator(Permission::WorkspaceList).await?;
     let plan = Text::of_path("plan", path.plan)?;
     let found = operator.get_plan(plan.as_str()).await?.ok_or_else(|| Problem::not_found("plan with a template"))?;
     let accept = request.header(&ACCEPT).to_ascii_lowercase();
@@ -131,7 +131,7 @@ pub(crate) async fn put_settings<H: Host>(
     Params(path): Params<PlanPath>,
     request: Unread,
 ) -> Result<Json<PlanView>, Failure> {
-    let operator = call.operator(Permission::WorkspaceList)?;
+    let operator = call.operator(Permission::WorkspaceList).await?;
     let plan = Text::of_path("plan", path.plan)?;
     let SettingsBody { carry_over } = request.json().await?;
     operator.put_plan_settings(plan.as_str(), carry_over, call.host.now()).await?;
@@ -144,7 +144,7 @@ pub(crate) async fn put_settings<H: Host>(
     responses((status = 200, description = "The plan", body = PlanView), (status = 404, description = "Nothing is known of the plan")),
 )]
 pub(crate) async fn read_settings<H: Host>(call: Call<H>, Params(path): Params<PlanPath>) -> Result<Json<PlanView>, Failure> {
-    let operator = call.operator(Permission::WorkspaceList)?;
+    let operator = call.operator(Permission::WorkspaceList).await?;
     let plan = Text::of_path("plan", path.plan)?;
     show(&operator, plan).await
 }

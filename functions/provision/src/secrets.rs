@@ -69,7 +69,7 @@ pub(crate) async fn list<H: Host>(
     Params(path): Params<WorkspacePath>,
     request: Unread,
 ) -> Result<Json<PageBody<SecretInfo>>, Failure> {
-    let Allowed { data, .. } = call.tenant(&path.workspace_id, Permission::SecretWrite)?;
+    let Allowed { data, .. } = call.tenant(&path.workspace_id, Permission::SecretWrite).await?;
     let page: PageQuery = request.query()?;
     let after = page.after.as_ref().map(|after| checked_name("after", after.clone())).transpose()?;
     let secrets = data.list_secrets(after.as_deref(), page.limit()?).await?;
@@ -83,7 +83,7 @@ pub(crate) async fn list<H: Host>(
     responses((status = 200, description = "The secret is set", body = SecretInfo)),
 )]
 pub(crate) async fn read<H: Host>(call: Call<H>, Params(path): Params<SecretPath>) -> Result<Json<SecretInfo>, Failure> {
-    let Allowed { data, .. } = call.tenant(&path.workspace_id, Permission::SecretWrite)?;
+    let Allowed { data, .. } = call.tenant(&path.workspace_id, Permission::SecretWrite).await?;
     let name = checked_name("secretName", path.secret_name)?;
     Ok(Json(data.get_secret_info(&name).await?.ok_or_else(|| Problem::not_found("secret"))?))
 }
@@ -95,7 +95,7 @@ pub(crate) async fn read<H: Host>(call: Call<H>, Params(path): Params<SecretPath
     responses((status = 204, description = "Set")),
 )]
 pub(crate) async fn put<H: Host>(call: Call<H>, Params(path): Params<SecretPath>, request: Unread) -> Result<StatusCode, Failure> {
-    let Allowed { data, .. } = call.tenant(&path.workspace_id, Permission::SecretWrite)?;
+    let Allowed { data, .. } = call.tenant(&path.workspace_id, Permission::SecretWrite).await?;
     let name = checked_name("secretName", path.secret_name)?;
     let SecretBody { value } = request.json().await?;
     if !(1..=MAX_VALUE).contains(&value.len()) {
@@ -115,7 +115,7 @@ pub(crate) async fn put<H: Host>(call: Call<H>, Params(path): Params<SecretPath>
     responses((status = 204, description = "Removed")),
 )]
 pub(crate) async fn delete<H: Host>(call: Call<H>, Params(path): Params<SecretPath>) -> Result<StatusCode, Failure> {
-    let Allowed { data, .. } = call.tenant(&path.workspace_id, Permission::SecretWrite)?;
+    let Allowed { data, .. } = call.tenant(&path.workspace_id, Permission::SecretWrite).await?;
     let name = checked_name("secretName", path.secret_name)?;
     if data.delete_secret(&name).await? { Ok(StatusCode::NO_CONTENT) } else { Err(Problem::not_found("secret").into()) }
 }

@@ -130,7 +130,7 @@ pub(crate) struct TokenView {
     responses((status = 201, description = "The token", body = TokenView)),
 )]
 pub(crate) async fn issue<H: Host>(call: Call<H>, Params(path): Params<WorkspacePath>, request: Unread) -> Result<Response, Failure> {
-    let Allowed { claims: issuer, data } = call.tenant(&path.workspace_id, Permission::TokenIssue)?;
+    let Allowed { claims: issuer, data } = call.tenant(&path.workspace_id, Permission::TokenIssue).await?;
     let TokenBody { subject, role, scope, expires_in_seconds } = request.json().await?;
     let scope = scope.map(|scope| scope.0);
     may_issue(&issuer, role.into(), scope.as_deref())?;

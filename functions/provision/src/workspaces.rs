@@ -88,7 +88,7 @@ pub(crate) struct CreateBody {
     responses((status = 200, description = "Workspaces by id", body = PageBody<WorkspaceView>)),
 )]
 pub(crate) async fn list<H: Host>(call: Call<H>, request: Unread) -> Result<Json<PageBody<WorkspaceView>>, Failure> {
-    let operator = call.operator(Permission::WorkspaceList)?;
+    let operator = call.operator(Permission::WorkspaceList).await?;
     let page: PageQuery = request.query()?;
     let after = page.after.as_ref().map(|after| WorkspaceId::try_from(after.clone())).transpose();
     let after = after.map_err(|rule| Problem::field("after", format!("not a cursor of this list: {rule}")))?;
@@ -120,7 +120,7 @@ struct CanonicalBody<'a> {
     ),
 )]
 pub(crate) async fn create<H: Host>(call: Call<H>, request: Unread) -> Result<Response, Failure> {
-    call.operator(Permission::WorkspaceList)?;
+    call.operator(Permission::WorkspaceList).await?;
     let CreateBody { id, display_name, plan, owner_id, limits, time_zone } = request.json().await?;
     call.trace.workspace(&id);
     let limits = Limits::from(limits);
@@ -150,7 +150,7 @@ pub(crate) async fn create<H: Host>(call: Call<H>, request: Unread) -> Result<Re
     responses((status = 200, description = "The workspace", body = WorkspaceView)),
 )]
 pub(crate) async fn read<H: Host>(call: Call<H>, Params(path): Params<WorkspacePath>) -> Result<Json<WorkspaceView>, Failure> {
-    let Allowed { data, .. } = call.tenant(&path.workspace_id, Permission::WorkspaceRead)?;
+    let Allowed { data, .. } = call.tenant(&path.workspace_id, Permission::WorkspaceRead).await?;
     Ok(Json(existing(&data).await?.into()))
 }
 
@@ -188,7 +188,7 @@ pub(crate) async fn change<H: Host>(
     Params(path): Params<WorkspacePath>,
     request: Unread,
 ) -> Result<Json<WorkspaceView>, Failure> {
-    let Allowed { claims, data } = call.tenant(&path.workspace_id, Permission::WorkspaceWrite)?;
+    let Allowed { claims, data } = call.tenant(&path.workspace_id, Permission::WorkspaceWrite).await?;
     let PatchBody { display_name, plan, time_zone, limits } = request.json().await?;
     if claims.role() != Some(Role::Operator) && (plan.is_some() || limits.is_some() || time_zone.is_some()) {
         return Err(Problem::new(Code::Forbidden, "Plan, limits and timeZone are the operator's to change; displayName is yours.").into());
@@ -225,7 +225,7 @@ fn time_zone_unknown() -> Problem {
     responses((status = 204, description = "Deleted")),
 )]
 pub(crate) async fn delete<H: Host>(call: Call<H>, Params(path): Params<WorkspacePath>) -> Result<StatusCode, Failure> {
-    let Allowed { data, .. } = call.tenant(&path.workspace_id, Permission::WorkspaceDelete)?;
+    let Allowed { data, .. } = call.tenant(&path.workspace_id, Permission::WorkspaceDelete).await?;
     let was_there = data.delete_workspace().await?;
     // Also when it was gone already: an earlier try may have ended here.
     match call.host.ask(data.workspace(), &Ask::Forget).await? {

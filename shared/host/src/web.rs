@@ -126,7 +126,8 @@ impl<H: Host> Call<H> {
     ///
     /// # Errors
     /// `401` without a token that verifies.
-    pub fn claims(&self) -> Result<Claims, Failure> {
+    #[expect(clippy::unused_async, reason = "the keys of an issuer are fetched here")]
+    pub async fn claims(&self) -> Result<Claims, Failure> {
         const HOW: &str = "Send a token as \"Authorization: Bearer …\"; POST /workspaces/{id}/tokens issues them.";
         let header = self.authorization.as_ref().ok_or_else(|| unauthorized(format!("No bearer token. {HOW}")))?;
         let token = header
@@ -150,8 +151,8 @@ impl<H: Host> Call<H> {
     ///
     /// # Errors
     /// `401`, or `403`: the same whether the workspace exists or not.
-    pub fn tenant(&self, path_workspace: &str, needs: Permission) -> Result<Allowed<'_, H>, Failure> {
-        let claims = self.claims()?;
+    pub async fn tenant(&self, path_workspace: &str, needs: Permission) -> Result<Allowed<'_, H>, Failure> {
+        let claims = self.claims().await?;
         let role = claims.role().ok_or_else(|| unauthorized("The token does not verify.".into()))?;
         let workspace = match &claims.ws {
             Some(ws) if ws.as_str() == path_workspace => ws.clone(),
@@ -169,8 +170,8 @@ impl<H: Host> Call<H> {
     ///
     /// # Errors
     /// `401`, or `403` for everyone else.
-    pub fn operator(&self, needs: Permission) -> Result<Operator<'_, H>, Failure> {
-        let claims = self.claims()?;
+    pub async fn operator(&self, needs: Permission) -> Result<Operator<'_, H>, Failure> {
+        let claims = self.claims().await?;
         let operator = claims.role() == Some(Role::Operator);
         if operator && permission::allows(Role::Operator, claims.scope.as_deref(), needs) {
             Ok(Operator::open(&self.host))
