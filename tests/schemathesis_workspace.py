@@ -40,6 +40,8 @@ def main() -> None:
     agent = {"displayName": "Fuzzed", "model": {"provider": "local", "modelId": "echo-1"}, "systemPromptTemplate": "For {{workspace.displayName}}."}
     template = json.dumps({"agents": [{"id": "assistant", **agent}]}).encode()
     call("POST", "/workspaces", operator, json.dumps({"id": workspace, "displayName": "Fuzz", "plan": plan, "ownerId": "o"}).encode())
+    for role in ("admin", "viewer"):
+        call("PUT", f"/workspaces/{workspace}/members/{role}@fuzz", operator, json.dumps({"role": role}).encode())
     call("PUT", f"/plans/{plan}/template", operator, template, "application/yaml")
     call("PUT", f"/workspaces/{workspace}/secrets/FUZZ_KEY", admin, b'{"value": "x"}')
     turn = call("POST", f"/workspaces/{workspace}/turns", admin, b'{"agentId": "assistant", "message": "hello"}')

@@ -11,7 +11,7 @@ export default {
     };
     const turnId = crypto.randomUUID();
     const begin = {
-      turnId, sessionId: null, newSessionId: crypto.randomUUID(), agentId: "echo", subject: "user_bench", message: "Hello, what do you know about me?",
+      turnId, sessionId: null, newSessionId: crypto.randomUUID(), agentId: "echo", subject: "user_bench", tokenId: null, message: "Hello, what do you know about me?",
       idempotencyKey: null, requestHash: "bench", metadata: null, hostProviders: [], defaultModel: null, embedding: null, topK: 0, historyLimit: 40, leaseMillis: 60000,
     };
     const { begun } = await ask({ begin });

@@ -54,11 +54,18 @@ impl Workspace {
         let (operator, plan) = (Api::operator(), unique("plan"));
         let body = json!({ "id": id, "displayName": format!("Test {id}"), "plan": plan, "ownerId": "owner@test", "limits": limits });
         operator.post("/workspaces", &body).await.ok(201);
+        operator.put(&format!("/workspaces/{id}/members/member@test"), &json!({ "role": "member" })).await.ok(200);
         Self { id: id.to_owned(), plan, operator, owner: caller(id, "owner@test", "owner"), member: caller(id, "member@test", "member") }
     }
 
-    /// A caller with a role here.
-    pub fn user(&self, subject: &str, role: &str) -> Api {
+    /// Somebody with a token that says this role; whether they are a member is not looked at.
+    pub fn bearer(&self, subject: &str, role: &str) -> Api {
+        caller(&self.id, subject, role)
+    }
+
+    /// A member with a role here.
+    pub async fn user(&self, subject: &str, role: &str) -> Api {
+        self.operator.put(&self.path(&format!("/members/{subject}")), &json!({ "role": role })).await.ok(200);
         caller(&self.id, subject, role)
     }
 

@@ -31,8 +31,7 @@ pub struct MessagePage {
 /// Opens the workspace's conversations, with the owner filter that the caller's rights ask for.
 async fn open<'a, H: TurnHost>(call: &'a Call<H>, workspace: &str) -> Result<(Allowed<'a, H>, Option<String>), Failure> {
     let allowed = call.tenant(workspace, Permission::SessionRead).await?;
-    let everybody = call.tenant(workspace, Permission::SessionReadAll).await.is_ok();
-    let owner = (!everybody).then(|| allowed.claims.sub.clone());
+    let owner = (!allowed.may(Permission::SessionReadAll)).then(|| allowed.claims.sub.clone());
     Ok((allowed, owner))
 }
 

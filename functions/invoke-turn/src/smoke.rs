@@ -5,7 +5,7 @@ use crate::turns::{TurnRequest, answer};
 use astra_host::routes::{Params, Unread};
 use astra_host::stream::TurnHost;
 use astra_host::{Call, Failure};
-use astra_kernel::{AgentId, Permission};
+use astra_kernel::{AgentId, Permission, Problem};
 use astra_models::embed;
 use astra_turn::{Begun, TurnAnswer};
 use axum::Json;
@@ -49,14 +49,16 @@ pub struct Step {
     responses((status = 200, description = "What was found", body = SmokeReport))
 )]
 pub async fn test<H: TurnHost>(call: Call<H>, Params(workspace): Params<String>, request: Unread) -> Result<Json<SmokeReport>, Failure> {
-    call.tenant(&workspace, Permission::AgentInvoke).await?;
-    let allowed = call.tenant(&workspace, Permission::MemoryWrite).await?;
+    let allowed = call.tenant(&workspace, Permission::AgentInvoke).await?;
+    if !allowed.may(Permission::MemoryWrite) {
+        return Err(Problem::forbidden(Permission::MemoryWrite.as_str()).into());
+    }
     let SmokeRequest { agent_id } = request.json().await?;
     let id = allowed.data.workspace().clone();
     let message = "This is a smoke test. Answer with one short sentence.".to_owned();
     let metadata = serde_json::Map::from_iter([("smokeTest".to_owned(), true.into())]);
     let ask = TurnRequest { agent_id, message, session_id: None, stream: false, metadata: Some(metadata) };
-    let turn = match astra_turn::begin(&call, &id, ask.into_ask(allowed.claims.sub.clone(), None)?).await? {
+    let turn = match astra_turn::begin(&call, &id, ask.into_ask(&allowed.claims, None)?).await? {
         Begun::Running(running) => answer(&call.host, *running).await?,
         Begun::Replay(answer) => answer,
     };

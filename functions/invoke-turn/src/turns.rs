@@ -3,7 +3,7 @@
 use astra_host::routes::{Params, Unread};
 use astra_host::stream::{EventSink as _, TurnHost};
 use astra_host::{Call, Failure, with_limits};
-use astra_kernel::{AgentId, Permission, Problem, SessionId, TurnId, WorkspaceId};
+use astra_kernel::{AgentId, Claims, Permission, Problem, SessionId, TurnId, WorkspaceId};
 use astra_quota::words::{Answer, Ask, Stop};
 use astra_turn::events::EventWriter;
 use astra_turn::{Begun, Running, TurnAnswer, TurnAsk};
@@ -67,7 +67,7 @@ impl TurnRequest {
     ///
     /// # Errors
     /// `422` naming the field.
-    pub fn into_ask(self, subject: String, idempotency_key: Option<String>) -> Result<TurnAsk, Problem> {
+    pub fn into_ask(self, claims: &Claims, idempotency_key: Option<String>) -> Result<TurnAsk, Problem> {
         let Self { agent_id, message, session_id, stream: _, metadata } = self;
         if message.is_empty() || message.len() > LONGEST_MESSAGE {
             return Err(Problem::field("/message", format!("a text of 1 to {LONGEST_MESSAGE} bytes")));
@@ -93,7 +93,8 @@ impl TurnRequest {
             hash.update(part);
         }
         let request_hash = hex::encode(hash.finalize());
-        Ok(TurnAsk { agent_id, message, session_id, metadata, idempotency_key, request_hash, subject })
+        let token_id = (!claims.is_operator()).then(|| claims.jti.clone());
+        Ok(TurnAsk { agent_id, message, session_id, metadata, idempotency_key, request_hash, subject: claims.sub.clone(), token_id })
     }
 }
 
@@ -126,13 +127,13 @@ fn idempotency_key(request: &Unread) -> Result<Option<String>, Problem> {
     responses((status = 200, description = "The answer", content((TurnAnswer = "application/json"), (String = "text/event-stream"))))
 )]
 pub async fn create<H: TurnHost>(call: Call<H>, Params(workspace): Params<String>, request: Unread) -> Result<Response, Failure> {
-    let allowed = call.tenant(&workspace, Permission::AgentInvoke).await?;
-    let workspace = allowed.data.workspace().clone();
+    // What their role allows is read with all else that the turn needs.
+    let (claims, workspace) = call.named(&workspace, Permission::AgentInvoke).await?;
     let key = idempotency_key(&request)?;
     let wants_stream = request.header(&ACCEPT).contains("text/event-stream");
     let body: TurnRequest = request.json().await?;
     let streams = wants_stream || body.stream;
-    let ask = body.into_ask(allowed.claims.sub, key)?;
+    let ask = body.into_ask(&claims, key)?;
     match astra_turn::begin(&call, &workspace, ask).await? {
         Begun::Running(running) if streams => {
             let quota = running.quota.clone();
@@ -226,8 +227,7 @@ pub async fn stop<H: TurnHost>(call: Call<H>, Params((workspace, turn)): Params<
     let not_running = || Problem::not_found("running turn of yours");
     let turn_id: TurnId = turn.parse().map_err(|_| not_running())?;
     // A member stops their own turns; who may read everybody's sessions may stop everybody's.
-    let everybody = call.tenant(&workspace, Permission::SessionReadAll).await.is_ok();
-    let subject = (!everybody).then_some(allowed.claims.sub);
+    let subject = (!allowed.may(Permission::SessionReadAll)).then(|| allowed.claims.sub.clone());
     let workspace: &WorkspaceId = allowed.data.workspace();
     match call.host.ask(workspace, &Ask::Stop(Stop { turn_id, subject })).await? {
         Answer::Stopping => Ok((http::StatusCode::ACCEPTED, Json(Stopping { turn_id, status: "stopping" })).into_response()),
@@ -240,7 +240,9 @@ mod tests {
     use super::*;
 
     fn ask(json: &str) -> Result<TurnAsk, Problem> {
-        serde_json::from_str::<TurnRequest>(json).unwrap().into_ask("u".into(), None)
+        let claims =
+            serde_json::json!({ "sub": "u", "ws": "acme", "role": "member", "jti": "j", "iat": 0, "exp": 0, "iss": "", "aud": "" });
+        serde_json::from_str::<TurnRequest>(json).unwrap().into_ask(&serde_json::from_value(claims).unwrap(), None)
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::workspaces::existing;
 use astra_host::paging::PageBody;
 use astra_host::routes::{Params, Unread};
 use astra_host::{Allowed, Call, Failure, Host};
-use astra_kernel::{AgentId, Claims, Code, NanoUsd, Permission, Problem, Role, json};
+use astra_kernel::{AgentId, Claims, Code, NanoUsd, Permission, Problem, json};
 use astra_store::agents::AgentOutcome;
 use astra_store::workspaces::Workspace;
 use axum::Json;
@@ -144,7 +144,7 @@ impl AgentView {
             memories: &[],
         };
         let display_name = prompt::render_or_source(&display_name, &names);
-        if claims.role() != Some(Role::Operator) {
+        if !claims.is_operator() {
             // Where models run is the deployment's own business.
             model.endpoint = None;
         }
@@ -159,7 +159,7 @@ impl AgentView {
     responses((status = 200, description = "Agents by id", body = PageBody<AgentView>)),
 )]
 pub(crate) async fn list<H: Host>(call: Call<H>, Params(path): Params<WorkspacePath>) -> Result<Json<PageBody<AgentView>>, Failure> {
-    let Allowed { claims, data } = call.tenant(&path.workspace_id, Permission::AgentRead).await?;
+    let Allowed { claims, data, .. } = call.tenant(&path.workspace_id, Permission::AgentRead).await?;
     let workspace = existing(&data).await?;
     let rows = data.list_agents().await?.ok_or_else(|| Problem::not_found("workspace"))?;
     let show = |row: astra_store::agents::AgentRow| {
@@ -181,10 +181,10 @@ pub(crate) async fn list<H: Host>(call: Call<H>, Params(path): Params<WorkspaceP
     ),
 )]
 pub(crate) async fn put<H: Host>(call: Call<H>, Params(path): Params<AgentPath>, request: Unread) -> Result<Json<AgentView>, Failure> {
-    let Allowed { claims, data } = call.tenant(&path.workspace_id, Permission::AgentWrite).await?;
+    let Allowed { claims, data, .. } = call.tenant(&path.workspace_id, Permission::AgentWrite).await?;
     let id = checked_id(path.agent_id)?;
     let body: AgentBody = request.json().await?;
-    if body.model.endpoint.is_some() && claims.role() != Some(Role::Operator) {
+    if body.model.endpoint.is_some() && !claims.is_operator() {
         return Err(Problem::new(Code::Forbidden, "/model/endpoint is the operator's to set: leave it out.").into());
     }
     let definition = body.check(id, "", allows_http(&call.host))?;

@@ -11,6 +11,7 @@ mod limits;
 mod members;
 mod plans;
 mod prompt;
+mod restrictions;
 pub mod routes;
 mod secrets;
 mod template;

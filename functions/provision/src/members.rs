@@ -1,38 +1,49 @@
 //! Members of a workspace and their roles. A workspace keeps at least one owner, and who is an owner is for owners (and the operator) to say.
 
 use crate::fields::{Text, WorkspacePath};
+use crate::workspaces::existing;
 use astra_host::paging::{PageBody, PageQuery};
-use astra_host::routes::{Params, Unread, word};
+use astra_host::routes::{Params, Unread};
 use astra_host::{Allowed, Call, Failure, Host};
-use astra_kernel::{Claims, Code, Permission, Problem, Role};
+use astra_kernel::permission::is_role_name;
+use astra_kernel::{Access, Code, Permission, Problem, Role};
+use astra_store::Tenant;
 use astra_store::members::{Member, MemberOutcome};
 use axum::Json;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
-/// A member's role.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "lowercase")]
-#[schema(as = Role)]
-pub(crate) enum RoleName {
-    /// All of the workspace, its deletion too.
-    Owner,
-    /// All of the workspace but its deletion and its owners.
-    Admin,
-    /// Chats and remembers.
-    Member,
-    /// Reads.
-    Viewer,
+/// The name of a role: one of the four that every workspace has (`owner`, `admin`, `member`, `viewer`), or one of the workspace's own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct RoleName(String);
+
+impl RoleName {
+    /// The name.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
-impl From<RoleName> for Role {
-    fn from(name: RoleName) -> Self {
-        match name {
-            RoleName::Owner => Self::Owner,
-            RoleName::Admin => Self::Admin,
-            RoleName::Member => Self::Member,
-            RoleName::Viewer => Self::Viewer,
-        }
+impl TryFrom<String> for RoleName {
+    type Error = &'static str;
+
+    fn try_from(name: String) -> Result<Self, Self::Error> {
+        if is_role_name(&name) { Ok(Self(name)) } else { Err("a role's name: a-z, then a-z, 0-9, '-' and '_', 32 characters at most") }
+    }
+}
+
+impl utoipa::PartialSchema for RoleName {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+        let text = utoipa::openapi::ObjectBuilder::new().schema_type(utoipa::openapi::Type::String);
+        let text = text.pattern(Some("^[a-z][a-z0-9_-]*$")).max_length(Some(32));
+        text.description(Some("owner, admin, member, viewer, or a role of the workspace's own")).into()
+    }
+}
+
+impl utoipa::ToSchema for RoleName {
+    fn name() -> std::borrow::Cow<'static, str> {
+        "Role".into()
     }
 }
 
@@ -55,7 +66,6 @@ pub(crate) struct MemberPath {
 #[schema(as = MemberChange)]
 pub(crate) struct MemberBody {
     /// Their role.
-    #[serde(deserialize_with = "word")]
     role: RoleName,
 }
 
@@ -92,14 +102,18 @@ pub(crate) async fn list<H: Host>(
     ),
 )]
 pub(crate) async fn put<H: Host>(call: Call<H>, Params(path): Params<MemberPath>, request: Unread) -> Result<Json<Member>, Failure> {
-    let Allowed { claims, data } = call.tenant(&path.workspace_id, Permission::MemberWrite).await?;
+    let allowed = call.tenant(&path.workspace_id, Permission::MemberWrite).await?;
     let user = Text::of_path("userId", path.user_id)?;
     let MemberBody { role } = request.json().await?;
-    let by_owner = may_change_owners(&claims);
-    if role == RoleName::Owner && !by_owner {
+    let by_owner = allowed.is_over_owners();
+    if role.as_str() == Role::Owner.as_str() && !by_owner {
         return Err(owners_only());
     }
-    match data.put_member(user.as_str(), Role::from(role).as_str(), by_owner, call.host.now()).await? {
+    let given = known_role(&allowed.data, &role).await?;
+    if let Some(more) = given.permissions(None).find(|permission| !allowed.may_give(*permission)) {
+        return Err(gives_more(&role, more).into());
+    }
+    match allowed.data.put_member(user.as_str(), role.as_str(), by_owner, call.host.now()).await? {
         MemberOutcome::Ok { member: Some(member) } => Ok(Json(member)),
         MemberOutcome::Ok { member: None } => Err(Failure::internal("member_put gave no member")),
         MemberOutcome::NotFound => Err(Problem::not_found("workspace").into()),
@@ -108,15 +122,15 @@ pub(crate) async fn put<H: Host>(call: Call<H>, Params(path): Params<MemberPath>
     }
 }
 
-/// Removes a member. Tokens that were issued to them stay good until they expire.
+/// Removes a member. Their tokens are refused from now on.
 #[utoipa::path(
     delete, path = "/workspaces/{workspaceId}/members/{userId}", tag = "members", operation_id = "deleteMember", params(MemberPath),
     responses((status = 204, description = "Removed"), (status = 409, description = "They are the workspace's last owner")),
 )]
 pub(crate) async fn delete<H: Host>(call: Call<H>, Params(path): Params<MemberPath>) -> Result<StatusCode, Failure> {
-    let Allowed { claims, data } = call.tenant(&path.workspace_id, Permission::MemberWrite).await?;
+    let allowed = call.tenant(&path.workspace_id, Permission::MemberWrite).await?;
     let user = Text::of_path("userId", path.user_id)?;
-    match data.delete_member(user.as_str(), may_change_owners(&claims)).await? {
+    match allowed.data.delete_member(user.as_str(), allowed.is_over_owners()).await? {
         MemberOutcome::Ok { .. } => Ok(StatusCode::NO_CONTENT),
         MemberOutcome::NotFound => Err(Problem::not_found("member").into()),
         MemberOutcome::LastOwner => Err(last_owner()),
@@ -124,8 +138,24 @@ pub(crate) async fn delete<H: Host>(call: Call<H>, Params(path): Params<MemberPa
     }
 }
 
-fn may_change_owners(claims: &Claims) -> bool {
-    matches!(claims.role(), Some(Role::Operator | Role::Owner))
+/// What a role may do that is to be given.
+///
+/// # Errors
+/// `422` when there is no such role, `404` when there is no such workspace.
+pub(crate) async fn known_role<H: Host>(data: &Tenant<'_, H>, role: &RoleName) -> Result<Access, Failure> {
+    if let Some(access) = data.get_role(role.as_str()).await? {
+        return Ok(access);
+    }
+    // Only the operator comes this far with a workspace that does not exist.
+    existing(data).await?;
+    Err(Problem::field("/role", format!("there is no role {} here: PUT /workspaces/{{id}}/roles/{{role}} defines it", role.as_str()))
+        .into())
+}
+
+/// Nobody gives more than they have.
+pub(crate) fn gives_more(role: &RoleName, more: Permission) -> Problem {
+    let detail = format!("The role {} has the permission {}, which you do not have, so you cannot give it.", role.as_str(), more.as_str());
+    Problem::new(Code::Forbidden, detail)
 }
 
 fn owners_only() -> Failure {

@@ -13,6 +13,7 @@ astra_host::routes! {
     PUT "/workspaces/{workspaceId}/members/{userId}" => members::put,
     DELETE "/workspaces/{workspaceId}/members/{userId}" => members::delete,
     POST "/workspaces/{workspaceId}/tokens" => tokens::issue,
+    DELETE "/workspaces/{workspaceId}/tokens/{jti}" => tokens::revoke,
 
     GET "/workspaces/{workspaceId}/secrets" => secrets::list,
     GET "/workspaces/{workspaceId}/secrets/{secretName}" => secrets::read,

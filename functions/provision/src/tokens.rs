@@ -1,16 +1,16 @@
 //! Tokens for members: nobody issues more than they have.
 //!
-//! The issuer's role bounds the new token's role, and the issuer's scope, if there is one, bounds each permission of the new token: a token that was
-//! narrowed cannot issue a wider one.
+//! A token says who somebody is; what they may do is their role's, as the database says it when they ask. So what a new token could do now must be within
+//! what its issuer may do, the issuer's own scope included.
 
 use crate::fields::{Text, WorkspacePath, present, whole_number};
-use crate::members::RoleName;
+use crate::members::{RoleName, gives_more, known_role};
 use crate::workspaces::existing;
-use astra_host::routes::{Params, Unread, word};
+use astra_host::routes::{Params, Unread};
 use astra_host::{Allowed, Call, Failure, Host};
-use astra_kernel::permission::defaults;
 use astra_kernel::token::AUDIENCE;
 use astra_kernel::{Claims, Code, Permission, Problem, Role, Timestamp};
+use astra_store::roles::Standing;
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
@@ -24,8 +24,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct TokenBody {
     /// The user that the token is for.
     subject: Text,
-    /// Their role with it: at most the issuer's own.
-    #[serde(deserialize_with = "word")]
+    /// Their role. Who is no member becomes one with it; for a member with another role the token is narrowed to what this one allows.
     role: RoleName,
     /// Permissions to narrow the role to, such as `memory:read` or `agent:*`. All of the role's when absent.
     #[serde(default, deserialize_with = "present")]
@@ -74,10 +73,10 @@ impl TryFrom<String> for ScopeEntry {
     type Error = String;
 
     fn try_from(entry: String) -> Result<Self, Self::Error> {
-        if permissions().any(|p| p.is_covered_by(&entry)) {
+        if Permission::ALL.into_iter().any(|p| p.is_covered_by(&entry)) {
             Ok(Self(entry))
         } else {
-            let known: Vec<_> = permissions().map(Permission::as_str).collect();
+            let known: Vec<_> = Permission::ALL.into_iter().map(Permission::as_str).collect();
             Err(format!("not a permission; there are {} and families such as memory:*", known.join(", ")))
         }
     }
@@ -85,8 +84,8 @@ impl TryFrom<String> for ScopeEntry {
 
 impl utoipa::PartialSchema for ScopeEntry {
     fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
-        let mut entries: Vec<String> = permissions().map(|p| p.as_str().to_owned()).collect();
-        entries.extend(permissions().filter_map(|p| p.as_str().split_once(':').map(|(family, _)| format!("{family}:*"))));
+        let mut entries: Vec<String> = Permission::ALL.into_iter().map(|p| p.as_str().to_owned()).collect();
+        entries.extend(Permission::ALL.into_iter().filter_map(|p| p.as_str().split_once(':').map(|(family, _)| format!("{family}:*"))));
         entries.sort_unstable();
         entries.dedup();
         let text = utoipa::openapi::ObjectBuilder::new().schema_type(utoipa::openapi::Type::String);
@@ -98,12 +97,6 @@ impl utoipa::ToSchema for ScopeEntry {
     fn name() -> std::borrow::Cow<'static, str> {
         "ScopeEntry".into()
     }
-}
-
-/// Every permission that somebody has.
-fn permissions() -> impl Iterator<Item = Permission> {
-    let owners = defaults(Role::Owner);
-    defaults(Role::Operator).iter().filter(move |p| !owners.contains(p)).chain(owners).copied()
 }
 
 /// A token, shown once.
@@ -123,28 +116,54 @@ pub(crate) struct TokenView {
     jti: String,
 }
 
-/// Issues a token for a user of the workspace.
+/// Issues a token for a user of the workspace, who becomes a member if they are none.
+///
+/// Short-lived tokens for chat clients: `"scope": ["agent:invoke"]` makes one that can talk to agents and nothing else, which a browser may hold.
 #[utoipa::path(
     post, path = "/workspaces/{workspaceId}/tokens", tag = "members", operation_id = "issueToken",
     params(WorkspacePath), request_body = TokenBody,
     responses((status = 201, description = "The token", body = TokenView)),
 )]
 pub(crate) async fn issue<H: Host>(call: Call<H>, Params(path): Params<WorkspacePath>, request: Unread) -> Result<Response, Failure> {
-    let Allowed { claims: issuer, data } = call.tenant(&path.workspace_id, Permission::TokenIssue).await?;
+    let allowed = call.tenant(&path.workspace_id, Permission::TokenIssue).await?;
     let TokenBody { subject, role, scope, expires_in_seconds } = request.json().await?;
+    if role.as_str() == Role::Owner.as_str() && !allowed.is_over_owners() {
+        return Err(
+            Problem::new(Code::Forbidden, "A token with the role owner is for the workspace's owners and the operator to issue.").into()
+        );
+    }
+    let wanted = known_role(&allowed.data, &role).await?;
     let scope = scope.map(|scope| scope.0);
-    may_issue(&issuer, role.into(), scope.as_deref())?;
-    // Otherwise whoever makes a workspace under this id later has strangers with tokens.
-    existing(&data).await?;
-    let issued_at = call.host.now().unix_seconds();
+    let (held, scope) = match allowed.data.standing(subject.as_str(), "").await? {
+        Standing::Member(held) if held.role == role.as_str() => (held, scope),
+        Standing::Member(held) => {
+            let narrowed = wanted.permissions(scope.as_deref()).map(|permission| permission.as_str().to_owned()).collect();
+            (held, Some(narrowed))
+        }
+        Standing::NoMember | Standing::TokenRevoked => {
+            if !allowed.may(Permission::MemberWrite) {
+                let detail = "They are no member of this workspace, and making them one needs the permission member:write.";
+                return Err(Problem::new(Code::Forbidden, detail).into());
+            }
+            (wanted, scope)
+        }
+    };
+    if let Some(more) = held.permissions(scope.as_deref()).find(|permission| !allowed.may_give(*permission)) {
+        return Err(gives_more(&role, more).into());
+    }
+    let now = call.host.now();
+    let member = allowed.data.add_member(subject.as_str(), role.as_str(), now).await?;
+    if member.ok_or_else(|| Problem::not_found("workspace"))?.role != held.role {
+        return Err(Problem::new(Code::Conflict, "Their role was changed at this moment. Try again.").into());
+    }
     let claims = Claims {
         sub: subject.into_string(),
-        ws: Some(data.workspace().clone()),
-        role: Role::from(role).as_str().to_owned(),
+        ws: Some(allowed.data.workspace().clone()),
+        role: role.as_str().to_owned(),
         scope,
         jti: call.host.new_id().to_string(),
-        iat: issued_at,
-        exp: issued_at + expires_in_seconds.0,
+        iat: now.unix_seconds(),
+        exp: now.unix_seconds() + expires_in_seconds.0,
         iss: AUDIENCE.to_owned(),
         aud: AUDIENCE.to_owned(),
     };
@@ -153,93 +172,41 @@ pub(crate) async fn issue<H: Host>(call: Call<H>, Params(path): Params<Workspace
     Ok((StatusCode::CREATED, [(CACHE_CONTROL, "no-store")], Json(view)).into_response())
 }
 
-fn rank(role: Role) -> u8 {
-    match role {
-        Role::Operator => 4,
-        Role::Owner => 3,
-        Role::Admin => 2,
-        Role::Member => 1,
-        Role::Viewer => 0,
-    }
+/// A token's path.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Path)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct TokenPath {
+    /// The workspace.
+    #[param(min_length = 1, max_length = 48, pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
+    workspace_id: String,
+    /// The token's own id, its `jti`.
+    #[param(value_type = Text)]
+    jti: String,
 }
 
-/// Whether an issuer may issue such a token.
-fn may_issue(issuer: &Claims, role: Role, scope: Option<&[String]>) -> Result<(), Problem> {
-    if issuer.role().is_none_or(|own| rank(role) > rank(own)) {
-        let detail = format!("A token with the role {} needs an issuer with that role or a higher one.", role.as_str());
-        return Err(Problem::new(Code::Forbidden, detail));
-    }
-    let Some(own) = &issuer.scope else { return Ok(()) };
-    let granted = defaults(role).iter().filter(|p| scope.is_none_or(|scope| scope.iter().any(|entry| p.is_covered_by(entry))));
-    match granted.into_iter().find(|p| !own.iter().any(|entry| p.is_covered_by(entry))) {
-        Some(wider) => {
-            let detail =
-                format!("Your token is narrowed to a scope without {}, so it cannot issue one that has it. Name a scope.", wider.as_str());
-            Err(Problem::new(Code::Forbidden, detail))
-        }
-        None => Ok(()),
-    }
+/// Revokes a token of the workspace, whoever signed it: it is refused from the next request on. One that is not known is revoked, too.
+#[utoipa::path(
+    delete, path = "/workspaces/{workspaceId}/tokens/{jti}", tag = "members", operation_id = "revokeToken", params(TokenPath),
+    responses((status = 204, description = "Revoked")),
+)]
+pub(crate) async fn revoke<H: Host>(call: Call<H>, Params(path): Params<TokenPath>) -> Result<StatusCode, Failure> {
+    let Allowed { data, .. } = call.tenant(&path.workspace_id, Permission::TokenIssue).await?;
+    let jti = Text::of_path("jti", path.jti)?;
+    existing(&data).await?;
+    data.revoke_token(jti.as_str(), call.host.now()).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn issuer(role: &str, scope: Option<&[&str]>) -> Claims {
-        Claims {
-            sub: "u".into(),
-            ws: (role != "operator").then(|| "acme".to_owned().try_into().unwrap()),
-            role: role.into(),
-            scope: scope.map(|s| s.iter().map(|e| (*e).to_owned()).collect()),
-            jti: "j".into(),
-            iat: 0,
-            exp: 0,
-            iss: AUDIENCE.into(),
-            aud: AUDIENCE.into(),
-        }
-    }
-
-    fn allowed(issuer: &Claims, role: Role, scope: Option<&[&str]>) -> bool {
-        let scope: Option<Vec<String>> = scope.map(|s| s.iter().map(|e| (*e).to_owned()).collect());
-        may_issue(issuer, role, scope.as_deref()).is_ok()
-    }
-
-    #[test]
-    fn nobody_issues_above_themselves() {
-        let roles = [
-            ("operator", Role::Operator),
-            ("owner", Role::Owner),
-            ("admin", Role::Admin),
-            ("member", Role::Member),
-            ("viewer", Role::Viewer),
-        ];
-        for (above, (name, _)) in roles.iter().enumerate() {
-            for (below, (_, role)) in roles.iter().enumerate() {
-                assert_eq!(allowed(&issuer(name, None), *role, None), below >= above, "{name} issues {role:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_narrowed_token_issues_no_wider_one() {
-        let narrow = issuer("admin", Some(&["token:issue", "agent:*"]));
-        assert!(!allowed(&narrow, Role::Admin, None));
-        assert!(!allowed(&narrow, Role::Viewer, None));
-        assert!(!allowed(&narrow, Role::Member, Some(&["agent:invoke", "memory:read"])));
-        assert!(allowed(&narrow, Role::Member, Some(&["agent:invoke"])));
-        assert!(allowed(&narrow, Role::Admin, Some(&["agent:*", "token:issue"])));
-        assert!(!allowed(&narrow, Role::Admin, Some(&["token:*", "member:*"])));
-        // What the role does not have, the scope cannot give: it grants nothing, so it may stand there.
-        assert!(allowed(&narrow, Role::Viewer, Some(&["agent:read", "workspace:delete"])));
-    }
-
     #[test]
     fn a_scope_names_what_there_is() {
         let scope = |json: &str| serde_json::from_str::<Scope>(json).map(|s| s.0);
         assert_eq!(scope(r#"["memory:*","session:read-all","workspace:list"]"#).unwrap().len(), 3);
-        for bad in
-            ["[]", r#"["*"]"#, r#"["mem:*"]"#, r#"["memory:read "]"#, r#"["memory:cross-workspace-read"]"#, r#"[""]"#, "null", "\"a\""]
-        {
+        for bad in ["[]", r#"["*"]"#, r#"["mem:*"]"#, r#"["memory:read "]"#, r#"["memory:cross"]"#, r#"[""]"#, "null", "\"a\""] {
             assert!(scope(bad).is_err(), "{bad}");
         }
     }

@@ -2,10 +2,11 @@
 
 use crate::fields::{Text, WorkspacePath, present};
 use crate::limits::{LimitsBody, LimitsPatch, LimitsView};
+use crate::restrictions::RestrictionsBody;
 use astra_host::paging::{PageBody, PageQuery};
 use astra_host::routes::{Params, Unread};
 use astra_host::{Allowed, Call, CounterUnreachable, Failure, Host};
-use astra_kernel::{Code, Limits, Permission, Problem, Role, Timestamp, WorkspaceId};
+use astra_kernel::{Code, Limits, Permission, Problem, Timestamp, WorkspaceId};
 use astra_quota::words::{Answer, Ask};
 use astra_store::Tenant;
 use astra_store::workspaces::{Created, NewWorkspace, Patched, Workspace, WorkspacePatch};
@@ -31,6 +32,8 @@ pub(crate) struct WorkspaceView {
     owner_id: String,
     /// Its limits.
     limits: LimitsView,
+    /// Which models it may use.
+    restrictions: RestrictionsBody,
     /// Its time zone, an IANA name: days and months of its limits are this zone's.
     time_zone: String,
     /// `active`, `provisioning` or `deleting`.
@@ -45,8 +48,9 @@ pub(crate) struct WorkspaceView {
 
 impl From<Workspace> for WorkspaceView {
     fn from(workspace: Workspace) -> Self {
-        let Workspace { id, display_name, plan, owner_id, limits, time_zone, status, created_at, updated_at } = workspace;
-        Self { id, display_name, plan, owner_id, limits: limits.into(), time_zone, status, created_at, updated_at }
+        let Workspace { id, display_name, plan, owner_id, limits, restrictions, time_zone, status, created_at, updated_at } = workspace;
+        let (limits, restrictions) = (limits.into(), restrictions.into());
+        Self { id, display_name, plan, owner_id, limits, restrictions, time_zone, status, created_at, updated_at }
     }
 }
 
@@ -175,6 +179,10 @@ pub(crate) struct PatchBody {
     #[serde(default, deserialize_with = "present")]
     #[schema(nullable = false)]
     limits: Option<LimitsPatch>,
+    /// Which models it may use, in place of what was said before. The operator's to change.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false)]
+    restrictions: Option<RestrictionsBody>,
 }
 
 /// Changes a workspace. Owners and admins change its name; plan and limits are the operator's.
@@ -188,19 +196,25 @@ pub(crate) async fn change<H: Host>(
     Params(path): Params<WorkspacePath>,
     request: Unread,
 ) -> Result<Json<WorkspaceView>, Failure> {
-    let Allowed { claims, data } = call.tenant(&path.workspace_id, Permission::WorkspaceWrite).await?;
-    let PatchBody { display_name, plan, time_zone, limits } = request.json().await?;
-    if claims.role() != Some(Role::Operator) && (plan.is_some() || limits.is_some() || time_zone.is_some()) {
-        return Err(Problem::new(Code::Forbidden, "Plan, limits and timeZone are the operator's to change; displayName is yours.").into());
+    let Allowed { claims, data, .. } = call.tenant(&path.workspace_id, Permission::WorkspaceWrite).await?;
+    let PatchBody { display_name, plan, time_zone, limits, restrictions } = request.json().await?;
+    let is_operators = plan.is_some() || limits.is_some() || time_zone.is_some() || restrictions.is_some();
+    if is_operators && !claims.is_operator() {
+        return Err(Problem::new(
+            Code::Forbidden,
+            "Plan, limits, restrictions and timeZone are the operator's to change; displayName is yours.",
+        )
+        .into());
     }
-    if display_name.is_none() && plan.is_none() && limits.is_none() && time_zone.is_none() {
-        return Err(Problem::field("/", "nothing to change: name displayName, plan, timeZone or limits").into());
+    if display_name.is_none() && !is_operators {
+        return Err(Problem::field("/", "nothing to change: name displayName, plan, timeZone, limits or restrictions").into());
     }
     let changes = WorkspacePatch {
         display_name: display_name.map(Text::into_string),
         plan: plan.map(Text::into_string),
         time_zone: time_zone.map(Text::into_string),
         limits: limits.map(LimitsPatch::into_stored),
+        restrictions: restrictions.map(Into::into),
     };
     let changes_limits = changes.limits.is_some() || changes.time_zone.is_some();
     let workspace = match data.patch_workspace(&changes, call.host.now()).await? {

@@ -15,6 +15,7 @@ const LEAST: &[(&str, &str, &str)] = &[
     ("PUT", "/workspaces/{workspaceId}/members/{userId}", "admin"),
     ("DELETE", "/workspaces/{workspaceId}/members/{userId}", "admin"),
     ("POST", "/workspaces/{workspaceId}/tokens", "admin"),
+    ("DELETE", "/workspaces/{workspaceId}/tokens/{jti}", "admin"),
     ("GET", "/workspaces/{workspaceId}/secrets", "admin"),
     ("GET", "/workspaces/{workspaceId}/secrets/{secretName}", "admin"),
     ("PUT", "/workspaces/{workspaceId}/secrets/{secretName}", "admin"),
@@ -31,7 +32,14 @@ const LEAST: &[(&str, &str, &str)] = &[
 const RANKS: [&str; 5] = ["viewer", "member", "admin", "owner", "operator"];
 
 fn path(pattern: &str) -> String {
-    let with = [("{workspaceId}", "acme"), ("{userId}", "bob"), ("{secretName}", "A_KEY"), ("{agentId}", "assistant"), ("{plan}", "pro")];
+    let with = [
+        ("{workspaceId}", "acme"),
+        ("{userId}", "bob"),
+        ("{jti}", "j-1"),
+        ("{secretName}", "A_KEY"),
+        ("{agentId}", "assistant"),
+        ("{plan}", "pro"),
+    ];
     with.iter().fold(pattern.to_owned(), |path, (name, value)| path.replace(name, value))
 }
 

@@ -144,11 +144,31 @@ async fn deleting_makes_the_counter_forget_and_a_retry_finishes_it() {
     assert!(host.asked().is_empty());
 }
 
+/// `role_get`'s answer for a role with its defaults.
+fn role(name: &str) -> Value {
+    json!({ "outcome": "ok", "access": { "role": name, "rules": null, "source": "default" } })
+}
+
+#[tokio::test]
+async fn nobody_gives_a_role_that_may_do_more_than_they() {
+    let host = FakeHost::new(&[]);
+    let strong = json!({ "outcome": "ok", "access": { "role": "strong", "rules": { "allow": ["workspace:*"], "deny": [] }, "source": "workspace" } });
+    host.answer("role_get", &strong);
+    let refused = as_role(&host, "admin", "PUT", "/workspaces/acme/members/bob", r#"{"role":"strong"}"#).await.problem(403);
+    assert!(refused.contains("workspace:delete"), "{refused}");
+    let refused = as_role(&host, "admin", "POST", "/workspaces/acme/tokens", r#"{"subject":"bob","role":"strong"}"#).await.problem(403);
+    assert!(refused.contains("workspace:delete"), "{refused}");
+    assert!(host.calls().iter().all(|(name, _)| name == "role_get"), "nothing was done");
+    host.answer("role_get", &json!({ "outcome": "not_found" }))
+        .answer("workspace_get", &json!({ "outcome": "ok", "workspace": workspace() }));
+    assert_eq!(as_role(&host, "owner", "PUT", "/workspaces/acme/members/bob", r#"{"role":"stronger"}"#).await.problem(422), "/role");
+}
+
 #[tokio::test]
 async fn members_and_who_may_make_owners() {
     let host = FakeHost::new(&[]);
     let member = json!({ "userId": "bob", "role": "admin", "createdAt": "2026-11-24T12:00:00.000Z" });
-    host.answer("member_put", &json!({ "outcome": "ok", "member": member }));
+    host.answer("member_put", &json!({ "outcome": "ok", "member": member })).answer("role_get", &role("admin"));
     assert_eq!(as_role(&host, "owner", "PUT", "/workspaces/acme/members/bob", r#"{"role":"admin"}"#).await.ok(200), member);
     assert_eq!(host.argument("member_put")["byOwner"], true);
     as_role(&host, "admin", "PUT", "/workspaces/acme/members/bob", r#"{"role":"owner"}"#).await.problem(403);
@@ -160,6 +180,7 @@ async fn members_and_who_may_make_owners() {
     for (outcome, put, delete) in [("last_owner", 409, 409), ("owners_only", 403, 403), ("not_found", 404, 404)] {
         let host = FakeHost::new(&[]);
         host.answer("member_put", &json!({ "outcome": outcome })).answer("member_delete", &json!({ "outcome": outcome }));
+        host.answer("role_get", &role("viewer"));
         as_role(&host, "admin", "PUT", "/workspaces/acme/members/bob", r#"{"role":"viewer"}"#).await.problem(put);
         as_role(&host, "admin", "DELETE", "/workspaces/acme/members/b%2Fb", "").await.problem(delete);
         assert_eq!(host.argument("member_put")["byOwner"], false);
@@ -199,6 +220,9 @@ async fn lists_page_and_refuse_what_they_do_not_know() {
 async fn an_issued_token_verifies_and_says_what_was_asked() {
     let host = FakeHost::new(&[]);
     host.answer("workspace_get", &json!({ "outcome": "ok", "workspace": workspace() }));
+    host.answer("role_get", &role("member"));
+    let anna = json!({ "userId": "anna", "role": "member", "createdAt": "2026-11-24T12:00:00.000Z" });
+    host.answer("member_add", &json!({ "outcome": "ok", "member": anna }));
     let body = r#"{"subject":"anna","role":"member","scope":["agent:*"],"expiresInSeconds":60}"#;
     let reply = as_role(&host, "owner", "POST", "/workspaces/acme/tokens", body).await;
     let issued = reply.ok(201);
@@ -211,6 +235,9 @@ async fn an_issued_token_verifies_and_says_what_was_asked() {
     assert_eq!(claims.jti, issued["jti"].as_str().unwrap());
     assert!(!host.logged().join("").contains(issued["token"].as_str().unwrap()));
 
+    assert_eq!(host.argument("member_add")["role"], "member");
+    let owner = json!({ "userId": "a", "role": "owner", "createdAt": "2026-11-24T12:00:00.000Z" });
+    host.answer("role_get", &role("owner")).answer("member_add", &json!({ "outcome": "ok", "member": owner }));
     let default = as_operator(&host, "POST", "/workspaces/acme/tokens", r#"{"subject":"a","role":"owner"}"#).await.ok(201);
     assert_eq!(default["expiresAt"], "2026-11-24T12:15:00.000Z");
     for body in [
@@ -227,7 +254,8 @@ async fn an_issued_token_verifies_and_says_what_was_asked() {
         as_operator(&host, "POST", "/workspaces/acme/tokens", body).await.problem(422);
     }
     as_role(&host, "admin", "POST", "/workspaces/acme/tokens", r#"{"subject":"a","role":"owner"}"#).await.problem(403);
-    host.answer("workspace_get", &json!({ "outcome": "not_found", "workspace": null }));
+    host.answer("workspace_get", &json!({ "outcome": "not_found", "workspace": null }))
+        .answer("role_get", &json!({ "outcome": "not_found" }));
     as_operator(&host, "POST", "/workspaces/acme/tokens", body).await.problem(404);
 }
 

@@ -182,6 +182,9 @@ impl<D: Database, R: Rows> Desk<D, R> {
         }
         let text = self.tenant().begin_turn(&begin.argument(self.tick(now)).map_err(|_| StoreError::Shape("turn_begin"))?).await?;
         let outcome: Outcome = parse(&text)?;
+        if let Some(denial) = outcome.denial() {
+            return Ok(Some(Answer::Denied(denial)));
+        }
         if outcome.outcome != "ok" {
             return RawValue::from_string(text).map(|denial| Some(Answer::Denied(denial))).map_err(|_| StoreError::Shape("turn_begin"));
         }
@@ -242,7 +245,7 @@ impl<D: Database, R: Rows> Desk<D, R> {
         if is_open {
             return Ok(false);
         }
-        let Outcome { outcome } = parse(&self.tenant().quota_carry(now).await?)?;
+        let Outcome { outcome, .. } = parse(&self.tenant().quota_carry(now).await?)?;
         Ok(outcome == "carried")
     }
 
@@ -490,7 +493,7 @@ impl<D: Database, R: Rows> Desk<D, R> {
         // What was spent may come into doubt meanwhile.
         for _ in 0..LOADS {
             let text = self.tenant().quota_status(self.tick(now)).await?;
-            let Outcome { outcome } = parse(&text)?;
+            let Outcome { outcome, .. } = parse(&text)?;
             if outcome != "ok" {
                 return Ok(None);
             }

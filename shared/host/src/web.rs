@@ -3,9 +3,10 @@
 use crate::{Host, Trace, trace};
 use astra_kernel::json::Objects;
 use astra_kernel::token::TokenError;
-use astra_kernel::{Claims, Code, ConfigError, Permission, Problem, Role, Timestamp, WorkspaceId, permission};
+use astra_kernel::{Access, Claims, Code, ConfigError, Permission, Problem, Role, Timestamp, WorkspaceId, permission};
 use astra_quota::QuotaView;
 use astra_quota::words::{Answer, Ask};
+use astra_store::roles::Standing;
 use astra_store::{Operator, StoreError, Tenant};
 use axum::Router;
 use axum::body::Body;
@@ -117,8 +118,37 @@ impl<S: Sync, H: Host> FromRequestParts<S> for Call<H> {
 pub struct Allowed<'a, H> {
     /// Who.
     pub claims: Claims,
+    /// What they are in the workspace now.
+    pub access: Access,
     /// The workspace's data.
     pub data: Tenant<'a, H>,
+}
+
+impl<H> Allowed<'_, H> {
+    /// Whether they may do this, too.
+    pub fn may(&self, permission: Permission) -> bool {
+        self.access.allows(self.claims.scope.as_deref(), permission)
+    }
+
+    /// Whether they may let others do this: what they may do themselves. The operator gives any role, within the token's scope.
+    pub fn may_give(&self, permission: Permission) -> bool {
+        if self.claims.is_operator() { permission::covers(self.claims.scope.as_deref(), permission) } else { self.may(permission) }
+    }
+
+    /// Whether who is an owner is theirs to say.
+    pub fn is_over_owners(&self) -> bool {
+        self.access.role == Role::Owner.as_str() || self.claims.is_operator()
+    }
+}
+
+/// Who does something, as the database writes it down.
+#[derive(serde::Serialize)]
+struct Actor<'a> {
+    sub: &'a str,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    operator: bool,
+    jti: &'a str,
+    request: &'a str,
 }
 
 impl<H: Host> Call<H> {
@@ -146,24 +176,47 @@ impl<H: Host> Call<H> {
         })
     }
 
-    /// Opens a workspace's data for a caller who has the permission there. The workspace comes from the token and must equal the path's;
-    /// an operator's token may name any.
+    /// The workspace of a path for a caller whose token is for it and not narrowed to less than this: nobody has asked the database what they are there. An
+    /// operator's token may name any.
     ///
     /// # Errors
     /// `401`, or `403`: the same whether the workspace exists or not.
-    pub async fn tenant(&self, path_workspace: &str, needs: Permission) -> Result<Allowed<'_, H>, Failure> {
+    pub async fn named(&self, path_workspace: &str, needs: Permission) -> Result<(Claims, WorkspaceId), Failure> {
         let claims = self.claims().await?;
-        let role = claims.role().ok_or_else(|| unauthorized("The token does not verify.".into()))?;
         let workspace = match &claims.ws {
             Some(ws) if ws.as_str() == path_workspace => ws.clone(),
             Some(_) => return Err(Problem::new(Code::Forbidden, "The token is not for this workspace.").into()),
             None => WorkspaceId::try_from(path_workspace.to_owned()).map_err(|_| Problem::not_found("workspace"))?,
         };
-        if !permission::allows(role, claims.scope.as_deref(), needs) {
+        if !permission::covers(claims.scope.as_deref(), needs) {
             return Err(Problem::forbidden(needs.as_str()).into());
         }
         self.trace.workspace(&workspace);
-        Ok(Allowed { claims, data: Tenant::open(&self.host, workspace) })
+        Ok((claims, workspace))
+    }
+
+    /// Opens a workspace's data for a caller who has the permission there now: the token says who they are, the database what they may do.
+    ///
+    /// # Errors
+    /// `401`, or `403`: the same whether the workspace exists or not.
+    pub async fn tenant(&self, path_workspace: &str, needs: Permission) -> Result<Allowed<'_, H>, Failure> {
+        let (claims, workspace) = self.named(path_workspace, needs).await?;
+        let actor = Actor { sub: &claims.sub, operator: claims.is_operator(), jti: &claims.jti, request: &self.request_id };
+        let actor = serde_json::to_string(&actor).map_err(|error| Failure::internal(error.to_string()))?;
+        let data = Tenant::open(&self.host, workspace).by(actor);
+        let access = if claims.is_operator() {
+            Access::default_of(Role::Operator.as_str())
+        } else {
+            match data.standing(&claims.sub, &claims.jti).await? {
+                Standing::Member(access) => access,
+                Standing::NoMember => return Err(Problem::no_member().into()),
+                Standing::TokenRevoked => return Err(Problem::token_revoked().into()),
+            }
+        };
+        if !access.allows(claims.scope.as_deref(), needs) {
+            return Err(Problem::forbidden(needs.as_str()).into());
+        }
+        Ok(Allowed { claims, access, data })
     }
 
     /// Opens what spans workspaces, for operators.
@@ -172,8 +225,8 @@ impl<H: Host> Call<H> {
     /// `401`, or `403` for everyone else.
     pub async fn operator(&self, needs: Permission) -> Result<Operator<'_, H>, Failure> {
         let claims = self.claims().await?;
-        let operator = claims.role() == Some(Role::Operator);
-        if operator && permission::allows(Role::Operator, claims.scope.as_deref(), needs) {
+        let allows = |role: Role| Access::default_of(role.as_str()).allows(claims.scope.as_deref(), needs);
+        if claims.is_operator() && allows(Role::Operator) {
             Ok(Operator::open(&self.host))
         } else {
             Err(Problem::new(Code::Forbidden, "This is the operator's: it needs an operator token.").into())

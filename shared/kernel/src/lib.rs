@@ -19,7 +19,7 @@ pub use config::{ConfigError, Settings};
 pub use ids::{AgentId, IdError, SessionId, TurnId, WorkspaceId};
 pub use limits::{Allowance, Limits};
 pub use money::{MoneyError, NanoUsd, Price, Tokens, Usage, UsageSource};
-pub use permission::{Permission, Role};
+pub use permission::{Access, Permission, Role};
 pub use problem::{Code, FieldError, Problem};
 pub use proof::TenantKeys;
 pub use seal::{SealError, Sealed, SecretsKey};

@@ -1,6 +1,11 @@
-//! Who may do what inside a workspace. Nothing is allowed that is not listed.
+//! Who may do what inside a workspace. Nothing is allowed that is not listed, and what is denied is denied whatever else allows it.
+//!
+//! A token says who somebody is; the database says which role they have now and, where the workspace or its plan says so, what that role may do ([`Access`]).
+//! A token's scope only narrows.
 
-/// A role in a workspace, or the operator of the deployment.
+use serde::{Deserialize, Serialize};
+
+/// A role that every workspace has, or the operator of the deployment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// Deploys astra-edge; its tokens carry no workspace.
@@ -35,8 +40,20 @@ impl std::str::FromStr for Role {
         [Self::Operator, Self::Owner, Self::Admin, Self::Member, Self::Viewer]
             .into_iter()
             .find(|role| role.as_str() == text)
-            .ok_or("a role is owner, admin, member or viewer")
+            .ok_or("a role is owner, admin, member, viewer or one of the workspace's own")
     }
+}
+
+/// The longest name of a role.
+const ROLE_LENGTH: usize = 32;
+
+/// Whether a role can have this name: a lower-case letter, then lower-case letters, digits, `-` and `_`, 32 in all at most; not `operator`.
+pub fn is_role_name(name: &str) -> bool {
+    let well_formed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_');
+    name.len() <= ROLE_LENGTH
+        && name.bytes().next().is_some_and(|first| first.is_ascii_lowercase())
+        && name.bytes().all(well_formed)
+        && name != Role::Operator.as_str()
 }
 
 /// One thing that can be allowed. Strings on the wire are the guide's (`memory:read`).
@@ -72,16 +89,55 @@ pub enum Permission {
     SecretWrite,
     /// See usage and cost.
     BillingRead,
+    /// See roles and ask what they allow.
+    RoleRead,
+    /// Define roles.
+    RoleWrite,
+    /// See grants, given and received.
+    GrantRead,
+    /// Give and revoke grants.
+    GrantWrite,
+    /// Read the audit log.
+    AuditRead,
+    /// Read what a grant shows of another workspace's memory.
+    MemoryCrossWorkspaceRead,
     /// Create and list workspaces, set plans, limits, prices: the operator's.
     WorkspaceList,
 }
 
 use Permission::{
-    AgentInvoke, AgentRead, AgentWrite, BillingRead, MemberRead, MemberWrite, MemoryRead, MemoryWrite, SecretWrite, SessionRead,
-    SessionReadAll, TokenIssue, WorkspaceDelete, WorkspaceList, WorkspaceRead, WorkspaceWrite,
+    AgentInvoke, AgentRead, AgentWrite, AuditRead, BillingRead, GrantRead, GrantWrite, MemberRead, MemberWrite, MemoryCrossWorkspaceRead,
+    MemoryRead, MemoryWrite, RoleRead, RoleWrite, SecretWrite, SessionRead, SessionReadAll, TokenIssue, WorkspaceDelete, WorkspaceList,
+    WorkspaceRead, WorkspaceWrite,
 };
 
 impl Permission {
+    /// Every permission that there is.
+    pub const ALL: [Self; 22] = [
+        AgentInvoke,
+        AgentRead,
+        AgentWrite,
+        MemoryRead,
+        MemoryWrite,
+        MemoryCrossWorkspaceRead,
+        SessionRead,
+        SessionReadAll,
+        WorkspaceRead,
+        WorkspaceWrite,
+        WorkspaceDelete,
+        WorkspaceList,
+        MemberRead,
+        MemberWrite,
+        TokenIssue,
+        SecretWrite,
+        BillingRead,
+        RoleRead,
+        RoleWrite,
+        GrantRead,
+        GrantWrite,
+        AuditRead,
+    ];
+
     /// The permission's name in roles, scopes and problems.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -100,6 +156,12 @@ impl Permission {
             TokenIssue => "token:issue",
             SecretWrite => "secret:write",
             BillingRead => "billing:read",
+            RoleRead => "role:read",
+            RoleWrite => "role:write",
+            GrantRead => "grant:read",
+            GrantWrite => "grant:write",
+            AuditRead => "audit:read",
+            MemoryCrossWorkspaceRead => "memory:cross-workspace-read",
             WorkspaceList => "workspace:list",
         }
     }
@@ -111,95 +173,219 @@ impl Permission {
     }
 }
 
-/// What a role may do by default.
-pub fn defaults(role: Role) -> &'static [Permission] {
-    match role {
-        Role::Operator => &[
-            WorkspaceList,
-            WorkspaceRead,
-            WorkspaceWrite,
-            WorkspaceDelete,
-            MemberRead,
-            MemberWrite,
-            TokenIssue,
-            SecretWrite,
-            BillingRead,
-            AgentRead,
-            AgentWrite,
-            AgentInvoke,
-            MemoryRead,
-            MemoryWrite,
-            SessionRead,
-        ],
-        Role::Owner => &[
-            AgentInvoke,
-            AgentRead,
-            AgentWrite,
-            MemoryRead,
-            MemoryWrite,
-            SessionRead,
-            SessionReadAll,
-            WorkspaceRead,
-            WorkspaceWrite,
-            WorkspaceDelete,
-            MemberRead,
-            MemberWrite,
-            TokenIssue,
-            SecretWrite,
-            BillingRead,
-        ],
-        Role::Admin => &[
-            AgentInvoke,
-            AgentRead,
-            AgentWrite,
-            MemoryRead,
-            MemoryWrite,
-            SessionRead,
-            SessionReadAll,
-            WorkspaceRead,
-            WorkspaceWrite,
-            MemberRead,
-            MemberWrite,
-            TokenIssue,
-            SecretWrite,
-            BillingRead,
-        ],
-        Role::Member => &[AgentInvoke, AgentRead, MemoryRead, MemoryWrite, SessionRead, WorkspaceRead],
-        Role::Viewer => &[AgentRead, MemoryRead, SessionRead, WorkspaceRead],
+impl std::str::FromStr for Permission {
+    type Err = &'static str;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        Self::ALL.into_iter().find(|permission| permission.as_str() == name).ok_or("no such permission")
     }
 }
 
-/// Whether a role's defaults list the permission and, where a scope is given, the scope lists it too: a scope only narrows.
-pub fn allows(role: Role, scope: Option<&[String]>, permission: Permission) -> bool {
-    defaults(role).contains(&permission) && scope.is_none_or(|s| s.iter().any(|entry| permission.is_covered_by(entry)))
+/// Whether an entry names a permission that there is, or a family of them (`memory:*`).
+pub fn is_entry(entry: &str) -> bool {
+    Permission::ALL.into_iter().any(|permission| permission.is_covered_by(entry))
+}
+
+const MEMBER: [Permission; 6] = [AgentInvoke, AgentRead, MemoryRead, MemoryWrite, SessionRead, WorkspaceRead];
+
+const ADMIN: [Permission; 19] = [
+    AgentInvoke,
+    AgentRead,
+    AgentWrite,
+    MemoryRead,
+    MemoryWrite,
+    SessionRead,
+    SessionReadAll,
+    WorkspaceRead,
+    WorkspaceWrite,
+    MemberRead,
+    MemberWrite,
+    TokenIssue,
+    SecretWrite,
+    BillingRead,
+    RoleRead,
+    RoleWrite,
+    GrantRead,
+    GrantWrite,
+    AuditRead,
+];
+
+/// What a role may do unless its workspace or its plan says otherwise; nothing for a role of the workspace's own.
+pub fn defaults(role: &str) -> Vec<Permission> {
+    match role.parse() {
+        Ok(Role::Operator) => {
+            let others = ADMIN.into_iter().filter(|permission| *permission != SessionReadAll);
+            others.chain([WorkspaceList, WorkspaceDelete]).collect()
+        }
+        Ok(Role::Owner) => ADMIN.into_iter().chain([WorkspaceDelete]).collect(),
+        Ok(Role::Admin) => ADMIN.to_vec(),
+        Ok(Role::Member) => MEMBER.to_vec(),
+        Ok(Role::Viewer) => vec![AgentRead, MemoryRead, SessionRead, WorkspaceRead],
+        Err(_) => Vec::new(),
+    }
+}
+
+/// What a role may do, as a workspace or a plan says it: permissions or families of them. It takes the place of the role's defaults.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Rules {
+    /// What it may do.
+    pub allow: Vec<String>,
+    /// What it may not, whatever `allow` says.
+    #[serde(default)]
+    pub deny: Vec<String>,
+}
+
+/// Where a role's rules are from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// Those that every workspace has.
+    Default,
+    /// The template of the workspace's plan.
+    Template,
+    /// The workspace itself.
+    Workspace,
+}
+
+/// What somebody is in a workspace, as the database says now.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Access {
+    /// Their role.
+    pub role: String,
+    /// What it may do; none: its defaults.
+    #[serde(default)]
+    pub rules: Option<Rules>,
+    /// Where that is said.
+    #[serde(default = "default_source")]
+    pub source: Source,
+}
+
+fn default_source() -> Source {
+    Source::Default
+}
+
+/// Why something is allowed or not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is listed: by this entry.
+    Allowed(String),
+    /// It is denied: by this entry.
+    Denied(String),
+    /// It is not listed.
+    Unlisted,
+}
+
+impl Access {
+    /// A role with its defaults.
+    pub fn default_of(role: &str) -> Self {
+        Self { role: role.to_owned(), rules: None, source: Source::Default }
+    }
+
+    /// Why this is allowed or not. Deny beats allow; what is not listed is not allowed.
+    pub fn judge(&self, permission: Permission) -> Verdict {
+        let covering = |entries: &[String]| entries.iter().find(|entry| permission.is_covered_by(entry)).cloned();
+        let Some(rules) = &self.rules else {
+            let is_listed = defaults(&self.role).contains(&permission);
+            return if is_listed { Verdict::Allowed(permission.as_str().to_owned()) } else { Verdict::Unlisted };
+        };
+        match (covering(&rules.deny), covering(&rules.allow)) {
+            (Some(entry), _) => Verdict::Denied(entry),
+            (None, Some(entry)) => Verdict::Allowed(entry),
+            (None, None) => Verdict::Unlisted,
+        }
+    }
+
+    /// Whether it is allowed, with a scope (if there is one) that lists it too.
+    pub fn allows(&self, scope: Option<&[String]>, permission: Permission) -> bool {
+        matches!(self.judge(permission), Verdict::Allowed(_)) && covers(scope, permission)
+    }
+
+    /// All that is allowed within a scope.
+    pub fn permissions(&self, scope: Option<&[String]>) -> impl Iterator<Item = Permission> {
+        Permission::ALL.into_iter().filter(move |permission| self.allows(scope, *permission))
+    }
+}
+
+/// Whether a token's scope lists a permission; a token without one is not narrowed.
+pub fn covers(scope: Option<&[String]>, permission: Permission) -> bool {
+    scope.is_none_or(|entries| entries.iter().any(|entry| permission.is_covered_by(entry)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn strings(entries: &[&str]) -> Vec<String> {
+        entries.iter().map(|entry| (*entry).to_owned()).collect()
+    }
+
+    fn allows(role: &str, scope: Option<&[&str]>, permission: Permission) -> bool {
+        Access::default_of(role).allows(scope.map(strings).as_deref(), permission)
+    }
+
     #[test]
     fn a_scope_only_narrows() {
-        let scope = vec!["agent:*".to_owned(), "workspace:delete".to_owned()];
-        assert!(allows(Role::Member, Some(&scope), AgentInvoke));
-        assert!(!allows(Role::Member, Some(&scope), MemoryRead));
-        assert!(!allows(Role::Member, Some(&scope), WorkspaceDelete));
-        assert!(!allows(Role::Owner, Some(&[]), AgentInvoke));
+        let scope = ["agent:*", "workspace:delete"];
+        assert!(allows("member", Some(&scope), AgentInvoke));
+        assert!(!allows("member", Some(&scope), MemoryRead));
+        assert!(!allows("member", Some(&scope), WorkspaceDelete));
+        assert!(!allows("owner", Some(&[]), AgentInvoke));
     }
 
     #[test]
     fn a_wildcard_is_of_one_family() {
-        assert!(!MemoryRead.is_covered_by("*"));
-        assert!(!MemoryRead.is_covered_by("mem:*"));
-        assert!(!MemoryRead.is_covered_by(""));
-        assert!(!MemoryRead.is_covered_by(":*"));
+        for entry in ["*", "mem:*", "", ":*", "memory:**", "memory:", "memory"] {
+            assert!(!MemoryRead.is_covered_by(entry), "{entry}");
+        }
         assert!(MemoryRead.is_covered_by("memory:*"));
     }
 
     #[test]
     fn only_the_operator_lists_workspaces() {
-        for role in [Role::Owner, Role::Admin, Role::Member, Role::Viewer] {
-            assert!(!allows(role, None, WorkspaceList));
+        for role in ["owner", "admin", "member", "viewer", "boss"] {
+            assert!(!allows(role, None, WorkspaceList), "{role}");
         }
+    }
+
+    #[test]
+    fn the_guides_member_does_what_it_says_and_no_more() {
+        let rules = Rules {
+            allow: strings(&["memory:read", "memory:write", "agent:invoke"]),
+            deny: strings(&["memory:cross-workspace-read", "workspace:list"]),
+        };
+        let member = Access { role: "member".into(), rules: Some(rules), source: Source::Workspace };
+        let allowed: Vec<_> = member.permissions(None).collect();
+        assert_eq!(allowed, [AgentInvoke, MemoryRead, MemoryWrite], "rules take the place of the defaults");
+        assert_eq!(member.judge(WorkspaceList), Verdict::Denied("workspace:list".into()));
+        assert_eq!(member.judge(SessionRead), Verdict::Unlisted);
+    }
+
+    #[test]
+    fn deny_beats_allow_whichever_is_the_wider() {
+        let of = |allow: &[&str], deny: &[&str]| Access {
+            role: "x".into(),
+            rules: Some(Rules { allow: strings(allow), deny: strings(deny) }),
+            source: Source::Template,
+        };
+        assert_eq!(of(&["memory:*"], &["memory:write"]).permissions(None).collect::<Vec<_>>(), [MemoryRead, MemoryCrossWorkspaceRead]);
+        assert_eq!(of(&["memory:write"], &["memory:*"]).permissions(None).count(), 0);
+        assert_eq!(of(&[], &[]).permissions(None).count(), 0);
+    }
+
+    #[test]
+    fn names_are_the_spelled_ones() {
+        for permission in Permission::ALL {
+            assert_eq!(permission.as_str().parse(), Ok(permission));
+        }
+        let all: std::collections::HashSet<_> = Permission::ALL.iter().map(|p| p.as_str()).collect();
+        assert_eq!(all.len(), Permission::ALL.len());
+        for name in ["owner", "support-2", "a_b"] {
+            assert!(is_role_name(name), "{name}");
+        }
+        for name in ["operator", "", "Owner", "2nd", "a b", "é", &"a".repeat(33), "a/b", "a\n"] {
+            assert!(!is_role_name(name), "{name}");
+        }
+        assert!(is_entry("agent:*") && is_entry("memory:cross-workspace-read"));
+        assert!(!is_entry("*") && !is_entry("agent:fly") && !is_entry("agent") && !is_entry(""));
     }
 }

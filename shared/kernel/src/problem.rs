@@ -168,6 +168,16 @@ impl Problem {
         Self::new(Code::Forbidden, format!("This needs the permission {permission} in this workspace."))
     }
 
+    /// `403 forbidden` for who is no member, or none any more; the same whether the workspace exists or not.
+    pub fn no_member() -> Self {
+        Self::new(Code::Forbidden, "You are not a member of this workspace.")
+    }
+
+    /// `401 unauthorized` for a token that was revoked.
+    pub fn token_revoked() -> Self {
+        Self::new(Code::Unauthorized, "The token was revoked. Get a new one.")
+    }
+
     /// `404 not_found`.
     pub fn not_found(what: &str) -> Self {
         Self::new(Code::NotFound, format!("No such {what}."))

@@ -3,6 +3,7 @@
 //! HS256 with rotation by `kid`: the first key of `TOKEN_KEYS` signs, all of them verify. The algorithm is fixed here and never
 //! taken from the token; a token without `exp`, for another audience or issuer, or with an unknown `kid` does not verify.
 
+use crate::permission::is_role_name;
 use crate::{ConfigError, Role, Timestamp, WorkspaceId};
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
@@ -22,7 +23,7 @@ pub struct Claims {
     /// The workspace; absent on operator tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ws: Option<WorkspaceId>,
-    /// The role in that workspace, or `operator`.
+    /// The role in that workspace when it was signed, or `operator`. What its bearer may do now is the database's to say.
     pub role: String,
     /// Permissions that the token is narrowed to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -40,10 +41,14 @@ pub struct Claims {
 }
 
 impl Claims {
-    /// The role, when it is one that may appear with (or without) a workspace: an operator has none, all others have one.
-    pub fn role(&self) -> Option<Role> {
-        let role: Role = self.role.parse().ok()?;
-        ((role == Role::Operator) == self.ws.is_none()).then_some(role)
+    /// Whether it is an operator's: those, and no others, are for no workspace.
+    pub fn is_operator(&self) -> bool {
+        self.ws.is_none() && self.role == Role::Operator.as_str()
+    }
+
+    /// Whether role and workspace belong together.
+    fn is_whole(&self) -> bool {
+        self.is_operator() || (self.ws.is_some() && is_role_name(&self.role))
     }
 }
 
@@ -124,7 +129,7 @@ impl TokenKeys {
         if claims.exp + LEEWAY <= now.unix_seconds() {
             return Err(TokenError::Expired);
         }
-        if claims.role().is_none() {
+        if !claims.is_whole() {
             return Err(TokenError::Invalid("role and workspace do not fit"));
         }
         Ok(claims)
@@ -199,7 +204,7 @@ mod tests {
             Claims { iss: "other".into(), ..claims() },
             Claims { role: "operator".into(), ..claims() },
             Claims { ws: None, ..claims() },
-            Claims { role: "god".into(), ..claims() },
+            Claims { role: "God".into(), ..claims() },
         ] {
             let token = keys.sign(&claims).unwrap();
             assert!(keys.verify(&token, NOW).is_err(), "{claims:?}");

@@ -165,12 +165,15 @@ impl<'a, D: Database> RowsCounter<'a, D> {
         now: Timestamp,
     ) -> Result<Option<Answer>, StoreError> {
         let outcome: Outcome = parse("turn_begin", text.get())?;
+        if let Some(denial) = outcome.denial() {
+            return Ok(Some(Answer::Denied(denial)));
+        }
         if outcome.outcome != "ok" {
             return Ok(Some(Answer::Denied(text)));
         }
         let context: Context = parse("turn_begin", text.get())?;
         if context.carry_due {
-            let Outcome { outcome } = parse("quota_carry", &self.tenant().quota_carry(now).await?)?;
+            let Outcome { outcome, .. } = parse("quota_carry", &self.tenant().quota_carry(now).await?)?;
             if outcome == "carried" {
                 // With what was carried over, its limits are others.
                 return Ok(None);

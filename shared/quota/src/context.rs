@@ -3,8 +3,9 @@
 use crate::window::Spans;
 use crate::words::{Begin, Draft, ModelRef, Record, TurnStatus};
 use crate::{Request, Size};
-use astra_kernel::{Allowance, Limits, NanoUsd, Price, SessionId, Timestamp, Tokens, Usage, UsageSource};
+use astra_kernel::{Access, Allowance, Limits, NanoUsd, Permission, Price, SessionId, Timestamp, Tokens, Usage, UsageSource};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 /// Output tokens of a model whose agent does not say how many it may generate.
 pub const DEFAULT_MAX_OUTPUT: Tokens = 4096;
@@ -22,6 +23,17 @@ const MARKS: usize = 3;
 pub struct Outcome {
     /// `ok`, or why not.
     pub outcome: String,
+    /// What the caller is in the workspace, where that was asked for: not for the operator.
+    #[serde(default)]
+    access: Option<Access>,
+}
+
+impl Outcome {
+    /// The document that says so, when the caller's role does not let them invoke agents.
+    pub fn denial(&self) -> Option<Box<RawValue>> {
+        let denied = self.access.as_ref().is_some_and(|access| !access.allows(None, Permission::AgentInvoke));
+        denied.then(|| RawValue::from_string(r#"{"outcome":"role_denied"}"#.to_owned()).ok()).flatten()
+    }
 }
 
 /// What a decision needs of an `ok` document.

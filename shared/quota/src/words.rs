@@ -77,6 +77,8 @@ pub struct Begin {
     pub agent_id: AgentId,
     /// Who asks: the token's subject.
     pub subject: String,
+    /// The token's own id: its bearer must be a member who may invoke agents. None for the operator.
+    pub token_id: Option<String>,
     /// The user's words.
     pub message: String,
     /// The caller's key, if any.

@@ -20,6 +20,7 @@ pub mod holds;
 pub mod members;
 pub mod memory;
 pub mod plans;
+pub mod roles;
 pub mod secrets;
 pub mod sessions;
 pub mod turns;

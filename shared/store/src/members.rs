@@ -69,6 +69,21 @@ impl<D: Database> Tenant<'_, D> {
         self.call::<Answer>(STATEMENT, &Put { user_id, role, by_owner, now }).await?.read(STATEMENT)
     }
 
+    /// Makes somebody a member unless they are one; who they are then. `None` when the workspace does not exist.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn add_member(&self, user_id: &str, role: &str, now: Timestamp) -> Result<Option<Member>, StoreError> {
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Add<'a> {
+            user_id: &'a str,
+            role: &'a str,
+            now: Timestamp,
+        }
+        self.call(tenant_statement!("member_add"), &Add { user_id, role, now }).await.map(|answer: Answer| answer.member)
+    }
+
     /// The members, by user id; `None` when the workspace does not exist.
     ///
     /// # Errors

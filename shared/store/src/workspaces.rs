@@ -19,6 +19,9 @@ pub struct Workspace {
     /// Its limits.
     #[serde(default)]
     pub limits: Limits,
+    /// Which models it may use.
+    #[serde(default)]
+    pub restrictions: Restrictions,
     /// Its time zone, an IANA name.
     pub time_zone: String,
     /// `active`, `provisioning` or `deleting`.
@@ -27,6 +30,18 @@ pub struct Workspace {
     pub created_at: Timestamp,
     /// When it was last changed.
     pub updated_at: Timestamp,
+}
+
+/// Which models a workspace may use: all that these do not exclude.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Restrictions {
+    /// Only these providers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed_providers: Option<Vec<String>>,
+    /// Only these models, `provider/model`; with `*` at the end all that begin so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed_models: Option<Vec<String>>,
 }
 
 /// A workspace to make.
@@ -89,6 +104,9 @@ pub struct WorkspacePatch {
     /// Limits to merge: a null removes one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limits: Option<LimitsPatch>,
+    /// What takes the place of its restrictions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restrictions: Option<Restrictions>,
 }
 
 /// What to change about a workspace's limits ([`Limits`]): what is absent stays, null is removed.

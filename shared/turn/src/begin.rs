@@ -8,7 +8,7 @@ use crate::meter::Meter;
 use crate::{Running, TurnSettings, prompt};
 use astra_host::stream::TurnHost;
 use astra_host::{Call, Failure};
-use astra_kernel::{AgentId, Code, Problem, SealError, Sealed, SessionId, TurnId, WorkspaceId};
+use astra_kernel::{AgentId, Code, Permission, Problem, SealError, Sealed, SessionId, TurnId, WorkspaceId};
 use astra_models::{Endpoint, Provider, embed, prompt_upper_bound};
 use astra_quota::words::{Answer, Ask, Begin, Begun as Held, Extend, Refusal};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
@@ -41,6 +41,8 @@ pub struct TurnAsk {
     pub request_hash: String,
     /// Who asks.
     pub subject: String,
+    /// The id of their token; none: the operator.
+    pub token_id: Option<String>,
 }
 
 /// A turn has begun, or has been before.
@@ -68,6 +70,7 @@ pub async fn begin<H: TurnHost>(call: &Call<H>, workspace: &WorkspaceId, ask: Tu
         new_session_id: SessionId(host.new_id()),
         agent_id: ask.agent_id.clone(),
         subject: ask.subject.clone(),
+        token_id: ask.token_id.clone(),
         message: ask.message.clone(),
         idempotency_key: ask.idempotency_key.clone(),
         request_hash: ask.request_hash.clone(),
@@ -192,6 +195,13 @@ fn denied<H: TurnHost>(document: &str) -> Result<Begun<H>, Failure> {
         "agent_denied" | "workspace_unknown" | "workspace_inactive" => {
             Problem::new(Code::Forbidden, "This workspace has no such agent that you may use.")
         }
+        "no_member" => Problem::no_member(),
+        "token_revoked" => Problem::token_revoked(),
+        "role_denied" => Problem::forbidden(Permission::AgentInvoke.as_str()),
+        "model_forbidden" => Problem::new(
+            Code::Forbidden,
+            format!("This workspace may not use the model {}/{}: its restrictions do not list it.", named("provider"), named("modelId")),
+        ),
         "session_unknown" => Problem::not_found("session of yours"),
         "model_unpriced" => Problem::new(
             Code::ModelUnpriced,

@@ -103,6 +103,7 @@ mod tests {
             idempotency_key: None,
             request_hash: "h".into(),
             subject: "u".into(),
+            token_id: None,
         };
         let opening = Opening::new("acme".to_owned().try_into().unwrap(), id.parse().unwrap(), ask, &context.unwrap(), NOW);
         let meter = Meter::new(100, 100);

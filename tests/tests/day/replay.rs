@@ -139,7 +139,10 @@ impl Day {
         let workspace = lane.workspace().clone();
         let before = self.database.ledger(&workspace.id).await.len();
         let base = if *direct { environment::invoke_turn() } else { environment::gateway() };
-        let caller = workspace.user(&format!("{role}@test"), role).via(base);
+        let subject = format!("{role}@test");
+        // The workspace may be deleted by now.
+        let _ = workspace.operator.put(&workspace.path(&format!("/members/{subject}")), &json!({ "role": role })).await;
+        let caller = workspace.bearer(&subject, role).via(base);
         let mut body = json!({ "agentId": agent, "message": canary::message(say) });
         if let Some(known) = session.as_ref().and_then(|name| lane.sessions.get(name)) {
             body["sessionId"] = known.clone();

@@ -22,7 +22,7 @@ async fn kf13_a_restart_of_the_functions_between_turns_loses_nothing_and_refills
     let again = under_key(&ws.member, &ws, &key, "before").await.ok(200);
     assert_eq!((&again["turnId"], &again["content"]), (&first["turnId"], &first["content"]), "a key outlives a restart");
     under_key(&ws.member, &ws, &key, "another body").await.problem(422, "idempotency_key_reused");
-    let other = under_key(&ws.user("other@test", "member"), &ws, &key, "before").await;
+    let other = under_key(&ws.user("other@test", "member").await, &ws, &key, "before").await;
     let refused = other.problem(422, "idempotency_key_reused");
     assert!(!refused.to_string().contains(first["turnId"].as_str().unwrap()), "{refused}");
     assert_whole(&ws).await;

@@ -34,11 +34,24 @@ async fn until_it_works(ws: &Workspace, message: &str) -> Value {
         if reply.status == 200 {
             return Ok(reply.json());
         }
-        let seen = format!("{reply:?}");
-        assert_unavailable(reply);
-        Err(seen)
+        refused_for_now(reply)
     })
     .await
+}
+
+/// The same for the workspace's quota: it is another function's, whose own role the pooler may not have let in yet.
+async fn until_quota_is_told(ws: &Workspace) {
+    wait::until("a quota that is told", SOON, async || {
+        let reply = ws.owner.get(&ws.path("/quota")).await;
+        if reply.status == 200 { Ok(()) } else { refused_for_now(reply) }
+    })
+    .await;
+}
+
+fn refused_for_now<T>(reply: Reply) -> Result<T, String> {
+    let seen = format!("{reply:?}");
+    assert_unavailable(reply);
+    Err(seen)
 }
 
 /// Starts what a test before this one may have left away, and waits until turns go through: a pooler remembers for a while that a login failed.
@@ -60,6 +73,7 @@ async fn a_well_stack() {
 /// What must be so of a workspace at rest, whatever happened to it: each turn has one entry of the same cost and the user's words; the
 /// counter agrees with the ledger; nothing is held.
 async fn assert_whole(ws: &Workspace) {
+    until_quota_is_told(ws).await;
     let database = Db::connect().await;
     let (ledger, turns, messages) = (database.ledger(&ws.id).await, database.turns(&ws.id).await, database.messages(&ws.id).await);
     // By turn: after a rush there are thousands, and a long search in between lets the client's idle connections go stale.

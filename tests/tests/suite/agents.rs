@@ -67,7 +67,7 @@ async fn only_the_operator_points_an_agent_at_an_address() {
     let ws = Workspace::local().await;
     let mut agent = definition("x");
     agent["model"] = json!({ "provider": "openai", "modelId": "gpt-4o-mini", "endpoint": "http://169.254.169.254/v1" });
-    for who in [&ws.owner, &ws.user("a", "admin")] {
+    for who in [&ws.owner, &ws.user("a", "admin").await] {
         let reply = who.put(&ws.path("/agents/mine"), &agent).await;
         assert!([403, 422].contains(&reply.status), "{reply:?}");
     }

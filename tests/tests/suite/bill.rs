@@ -70,10 +70,10 @@ async fn kf24_a_turn_at_a_months_boundary_is_in_one_month() {
 #[tokio::test]
 async fn costs_are_the_operators_and_usage_is_for_those_who_may_see_the_bill() {
     let ws = Workspace::local().await;
-    for who in [&ws.owner, &ws.user("a", "admin"), &ws.member] {
+    for who in [&ws.owner, &ws.user("a", "admin").await, &ws.member] {
         who.get("/billing/costs").await.problem(403, "forbidden");
     }
-    ws.user("a", "admin").get(&ws.path("/usage")).await.ok(200);
+    ws.user("a", "admin").await.get(&ws.path("/usage")).await.ok(200);
     ws.member.get(&ws.path("/usage")).await.problem(403, "forbidden");
 }
 

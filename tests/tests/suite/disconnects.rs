@@ -184,7 +184,7 @@ async fn a_turn_is_stopped_by_its_user_and_by_nobody_else() {
     let model = Scripted::start(vec![scripted::answer(&["a ", "b ", "c ", "d ", "e "], 300, 9, 5)]).await;
     let (ws, stream, turn) = begin(&model, &astra_tests::workspace::roomy()).await;
     let other = Workspace::local().await;
-    stop(&ws.user("other@test", "member"), &ws, &turn).await.problem(404, "not_found");
+    stop(&ws.user("other@test", "member").await, &ws, &turn).await.problem(404, "not_found");
     stop(&other.member, &other, &turn).await.problem(404, "not_found");
     stop(&other.member, &ws, &turn).await.problem(403, "forbidden");
     stop(&ws.member, &ws, &uuid::Uuid::new_v4().to_string()).await.problem(404, "not_found");

@@ -66,7 +66,7 @@ async fn another_members_key_tells_nothing_and_another_workspaces_key_is_another
     let (ws, other) = (Workspace::local().await, Workspace::local().await);
     let (key, body) = (unique("key"), Workspace::turn_body("private"));
     let first = turn(&ws.member, &ws, &key, &body).await.ok(200);
-    let reply = turn(&ws.user("other@test", "member"), &ws, &key, &body).await;
+    let reply = turn(&ws.user("other@test", "member").await, &ws, &key, &body).await;
     assert!(!String::from_utf8_lossy(&reply.body).contains(first["turnId"].as_str().unwrap()), "{reply:?}");
     let elsewhere = turn(&other.member, &other, &key, &body).await.ok(200);
     assert_ne!(elsewhere["turnId"], first["turnId"]);

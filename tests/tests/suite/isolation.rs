@@ -36,6 +36,7 @@ impl Full {
             ("name", "PLUM_KEY".to_owned()),
             ("user", "plum-user".to_owned()),
             ("member", "plum-user".to_owned()),
+            ("jti", "a-token-of-somebody".to_owned()),
         ];
         Self { ws, ids }
     }
@@ -125,7 +126,7 @@ async fn no_route_shows_another_workspace_or_that_it_exists() {
     let before = b.snapshot().await;
     let nowhere = unique("t");
     for role in ["viewer", "member", "admin", "owner"] {
-        let caller = a.ws.user("eve", role);
+        let caller = a.ws.user("eve", role).await;
         for operation in workspace_operations().await {
             let what = format!("{role}: {} {}", operation.method, operation.path);
             let reply = call(&caller, &operation, &b.path(&operation.path, &b.ws.id)).await;

@@ -11,7 +11,7 @@ fn names(list: &Value, key: &str) -> Vec<String> {
 async fn members_come_change_role_and_go() {
     let ws = Workspace::local().await;
     let members = ws.path("/members");
-    assert_eq!(names(&ws.owner.get(&members).await.ok(200), "userId"), ["owner@test"]);
+    assert_eq!(names(&ws.owner.get(&members).await.ok(200), "userId"), ["member@test", "owner@test"]);
     for role in ["member", "admin"] {
         let put = ws.owner.put(&format!("{members}/anna"), &json!({ "role": role })).await;
         assert!([200, 201, 204].contains(&put.status), "{put:?}");
@@ -32,7 +32,7 @@ async fn a_workspace_keeps_its_last_owner() {
     let owner = ws.path("/members/owner@test");
     ws.operator.delete(&owner).await.problem(409, "conflict");
     ws.operator.put(&owner, &json!({ "role": "member" })).await.problem(409, "conflict");
-    assert_eq!(ws.owner.get(&ws.path("/members")).await.ok(200)["data"][0]["role"], "owner");
+    assert_eq!(ws.owner.get(&ws.path("/members")).await.ok(200)["data"][1]["role"], "owner");
 }
 
 #[tokio::test]
@@ -49,7 +49,7 @@ async fn members_page_by_cursor() {
         let Some(next) = page["nextCursor"].as_str() else { break };
         path = ws.path(&format!("/members?limit=2&after={next}"));
     }
-    assert_eq!(seen, ["owner@test", "user-0", "user-1", "user-2", "user-3", "user-4"]);
+    assert_eq!(seen, ["member@test", "owner@test", "user-0", "user-1", "user-2", "user-3", "user-4"]);
     for bad in ["limit=0", "limit=201", "limit=x", "color=red"] {
         let reply = ws.owner.get(&ws.path(&format!("/members?{bad}"))).await;
         assert!([400, 422].contains(&reply.status), "{bad}: {reply:?}");
@@ -82,12 +82,77 @@ async fn an_issued_token_works_says_when_it_ends_and_its_scope_only_narrows() {
 }
 
 #[tokio::test]
+async fn what_a_token_lets_one_do_is_what_the_database_says_now() {
+    let ws = Workspace::local().await;
+    let anna = ws.user("anna", "member").await;
+    let role = async |role: &str| ws.owner.put(&ws.path("/members/anna"), &json!({ "role": role })).await.ok(200);
+    let secrets = ws.path("/secrets");
+    anna.get(&secrets).await.problem(403, "forbidden");
+    role("admin").await;
+    anna.get(&secrets).await.ok(200);
+    role("viewer").await;
+    anna.get(&secrets).await.problem(403, "forbidden");
+    anna.get(&ws.path("/agents")).await.ok(200);
+    let turn = async || anna.post(&ws.path("/turns"), &Workspace::turn_body("may I?")).await;
+    turn().await.problem(403, "forbidden");
+    role("member").await;
+    turn().await.ok(200);
+    let _ = ws.owner.delete(&ws.path("/members/anna")).await.expect(204);
+    turn().await.problem(403, "forbidden");
+    for path in ["", "/agents", "/quota", "/sessions"] {
+        anna.get(&ws.path(path)).await.problem(403, "forbidden");
+    }
+    assert_eq!(Db::connect().await.turns(&ws.id).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_revoked_token_is_refused_at_the_next_request_and_no_other_is() {
+    let ws = Workspace::local().await;
+    let issue = async || ws.owner.post(&ws.path("/tokens"), &json!({ "subject": "anna", "role": "member" })).await.ok(201);
+    let (one, two) = (issue().await, issue().await);
+    let anna = |issued: &Value| ws.operator.with_token(issued["token"].as_str().unwrap());
+    anna(&one).get(&ws.path("/agents")).await.ok(200);
+    let revoke = ws.path(&format!("/tokens/{}", one["jti"].as_str().unwrap()));
+    ws.member.delete(&revoke).await.problem(403, "forbidden");
+    for _ in 0..2 {
+        let _ = ws.owner.delete(&revoke).await.expect(204);
+    }
+    for path in ["/agents", "/quota", "/sessions"] {
+        anna(&one).get(&ws.path(path)).await.problem(401, "unauthorized");
+    }
+    anna(&one).post(&ws.path("/turns"), &Workspace::turn_body("still here?")).await.problem(401, "unauthorized");
+    anna(&two).post(&ws.path("/turns"), &Workspace::turn_body("still here.")).await.ok(200);
+    // Somebody else's workspace takes no notice of it.
+    let other = Workspace::local().await;
+    let _ = other.owner.delete(&other.path(&format!("/tokens/{}", two["jti"].as_str().unwrap()))).await.expect(204);
+    anna(&two).get(&ws.path("/agents")).await.ok(200);
+}
+
+#[tokio::test]
+async fn a_token_with_another_role_than_the_members_is_narrowed_to_it() {
+    let ws = Workspace::local().await;
+    let issued = ws.owner.post(&ws.path("/tokens"), &json!({ "subject": "owner@test", "role": "viewer" })).await.ok(201);
+    let narrow = ws.operator.with_token(issued["token"].as_str().unwrap());
+    narrow.get(&ws.path("/agents")).await.ok(200);
+    narrow.get(&ws.path("/secrets")).await.problem(403, "forbidden");
+    narrow.post(&ws.path("/turns"), &Workspace::turn_body("hello")).await.problem(403, "forbidden");
+    // And one that a browser may hold: it talks to agents, and that is all.
+    let chat = json!({ "subject": "guest-1", "role": "member", "scope": ["agent:invoke"], "expiresInSeconds": 60 });
+    let issued = ws.owner.post(&ws.path("/tokens"), &chat).await.ok(201);
+    let guest = ws.operator.with_token(issued["token"].as_str().unwrap());
+    guest.post(&ws.path("/turns"), &Workspace::turn_body("hello")).await.ok(200);
+    for path in ["", "/agents", "/sessions", "/members", "/quota"] {
+        guest.get(&ws.path(path)).await.problem(403, "forbidden");
+    }
+}
+
+#[tokio::test]
 async fn nobody_issues_a_token_above_themselves() {
     let ws = Workspace::local().await;
-    let admin = ws.user("ad", "admin");
+    let admin = ws.user("ad", "admin").await;
     admin.post(&ws.path("/tokens"), &json!({ "subject": "x", "role": "owner" })).await.problem(403, "forbidden");
     admin.post(&ws.path("/tokens"), &json!({ "subject": "x", "role": "admin" })).await.ok(201);
-    for who in [&ws.member, &ws.user("v", "viewer")] {
+    for who in [&ws.member, &ws.user("v", "viewer").await] {
         who.post(&ws.path("/tokens"), &json!({ "subject": "x", "role": "viewer" })).await.problem(403, "forbidden");
     }
     for who in [&ws.owner, &ws.operator] {
@@ -140,7 +205,7 @@ async fn secrets_are_written_and_never_read() {
     let second = sealed().await;
     assert!(first[0]["n"] != second[0]["n"] && first[0]["c"] != second[0]["c"], "a nonce is used once");
 
-    for who in [&ws.member, &ws.user("v", "viewer")] {
+    for who in [&ws.member, &ws.user("v", "viewer").await] {
         who.get(&name).await.problem(403, "forbidden");
         who.put(&name, &json!({ "value": "x" })).await.problem(403, "forbidden");
         who.delete(&name).await.problem(403, "forbidden");

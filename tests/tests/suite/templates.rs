@@ -57,7 +57,7 @@ async fn a_tenants_values_are_data_and_never_template_source() {
     let path = format!("/plans/{plan}/template");
     let yaml = template::of(&[template::openai("assistant", &mock.openai())]);
     let _ = Api::operator().request(Method::PUT, &path).body("application/yaml", yaml).send().await.expect(200);
-    let member = Api::anonymous().with_token(astra_tests::jwt::member(&id, "m", "member"));
+    let member = Api::anonymous().with_token(astra_tests::jwt::member(&id, "owner@test", "owner"));
     let key = json!({ "value": canary::key() });
     let _ = Api::operator().put(&format!("/workspaces/{id}/secrets/OPENAI_API_KEY"), &key).await.expect(204);
     member.post(&format!("/workspaces/{id}/turns"), &Workspace::turn_body("hello")).await.ok(200);
@@ -98,7 +98,7 @@ async fn a_template_is_the_operators_and_is_read_strictly() {
     let ws = Workspace::local().await;
     let path = format!("/plans/{}/template", ws.plan);
     let yaml = template::of(&[template::local("assistant")]);
-    for who in [&ws.owner, &ws.user("a", "admin"), &ws.member] {
+    for who in [&ws.owner, &ws.user("a", "admin").await, &ws.member] {
         who.request(Method::PUT, &path).body("application/yaml", yaml.clone()).send().await.problem(403, "forbidden");
     }
     let cases = [

@@ -125,7 +125,7 @@ async fn sessions_and_their_messages_are_there_to_read_and_to_delete() {
 async fn kf25_a_session_belongs_to_its_user_and_no_filter_widens_the_list() {
     let ws = Workspace::local().await;
     let session = ws.turn("mine").await.ok(200)["sessionId"].as_str().unwrap().to_owned();
-    let other = ws.user("other@test", "member");
+    let other = ws.user("other@test", "member").await;
     for query in ["", "?userId=member@test", "?userId=", "?userId=*", "?owner=member@test"] {
         let list = other.get(&ws.path(&format!("/sessions{query}"))).await;
         assert!(!String::from_utf8_lossy(&list.body).contains(&session), "{query}: {list:?}");
@@ -204,7 +204,7 @@ async fn a_character_that_postgres_cannot_hold_is_no_fault_of_ours() {
 #[tokio::test]
 async fn a_viewer_reads_and_does_not_invoke() {
     let ws = Workspace::local().await;
-    let viewer = ws.user("v", "viewer");
+    let viewer = ws.user("v", "viewer").await;
     viewer.get(&ws.path("/agents")).await.ok(200);
     viewer.post(&ws.path("/turns"), &Workspace::turn_body("hello")).await.problem(403, "forbidden");
 }

@@ -110,7 +110,7 @@ fn without_nulls(limits: &Value) -> Value {
 #[tokio::test]
 async fn a_budget_is_the_operators_to_change() {
     let ws = Workspace::named(&unique("t"), &json!({ "maxAgents": 3 })).await;
-    for who in [&ws.owner, &ws.user("a", "admin"), &ws.member, &ws.user("v", "viewer")] {
+    for who in [&ws.owner, &ws.user("a", "admin").await, &ws.member, &ws.user("v", "viewer").await] {
         who.patch(&ws.path(""), &json!({ "limits": { "maxAgents": 99 } })).await.problem(403, "forbidden");
         who.patch(&ws.path(""), &json!({ "plan": "enterprise" })).await.problem(403, "forbidden");
     }
@@ -182,7 +182,7 @@ async fn the_operator_lists_workspaces_page_by_page_and_nobody_else_does() {
     }
     assert_eq!(seen, [format!("{prefix}-0"), format!("{prefix}-1"), format!("{prefix}-2")]);
     let ws = Workspace::named(&unique("t"), &json!({})).await;
-    for who in [&ws.owner, &ws.user("a", "admin"), &ws.member, &ws.user("v", "viewer")] {
+    for who in [&ws.owner, &ws.user("a", "admin").await, &ws.member, &ws.user("v", "viewer").await] {
         who.get("/workspaces").await.problem(403, "forbidden");
         who.post("/workspaces", &json!({ "id": unique("t"), "displayName": "x", "plan": "p", "ownerId": "o" }))
             .await

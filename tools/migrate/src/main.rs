@@ -17,7 +17,7 @@ use std::process::ExitCode;
 ///
 /// Environment: `DATABASE_URL` (`postgres://user:password@host:port/database[?sslmode=require]`; with `sslmode=require` the server's
 /// certificate is verified, `PGSSLROOTCERT` names a file of further roots); `ASTRA_ROLE_PASSWORD`, when set, becomes the password of
-/// `astra_provision`, `astra_invoke`, `astra_quota` and `astra_billing`; `TENANT_KEYS` (`kid:base64url[,…]`, as the functions have it), when set, become the
+/// `astra_provision`, `astra_invoke`, `astra_quota`, `astra_billing` and `astra_grants`; `TENANT_KEYS` (`kid:base64url[,…]`, as the functions have it), when set, become the
 /// keys that the database verifies tenants' proofs with. Rotation: give both, then the functions the new one first, then only the new one.
 #[derive(Parser)]
 #[command(name = "astra-migrate")]

@@ -23,6 +23,9 @@ use std::sync::{Arc, Mutex};
 /// 2026-11-24T12:00:00Z.
 pub const NOW: Timestamp = Timestamp(1_795_521_600_000);
 
+/// Who asks with a [`token`]: a member with the token's role, unless the answer to `access` is said. Nobody else is one.
+const SUBJECT: &str = "user-1";
+
 const TOKEN_KEYS: &str = "k1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8";
 const SECRETS_KEY: &str = "s1:HxAREhMUFRYXGBkaGxwdHh8AAQIDBAUGBwgJCgsMDQ4";
 
@@ -47,6 +50,8 @@ struct Inner {
     counter: Mutex<Option<Counter>>,
     asked: Mutex<Vec<String>>,
     logged: Mutex<Vec<String>>,
+    /// The role of who asks, as the database says it unless it was told otherwise: the token's.
+    role: Mutex<String>,
     passed: AtomicI64,
     #[cfg(feature = "http-client")]
     model: Mutex<turn::Model>,
@@ -121,6 +126,12 @@ impl Database for FakeHost {
     }
 
     async fn query(&self, statement: &'static str, params: &[&str]) -> Result<String, StoreError> {
+        let known = |name: &str| self.0.answers.lock().unwrap().contains_key(name);
+        if statement == astra_store::tenant_statement!("access") && !known("access") {
+            let who: Value = serde_json::from_str(params.last().unwrap()).unwrap();
+            let access = serde_json::json!({ "outcome": "ok", "access": { "role": *self.0.role.lock().unwrap() } });
+            return Ok(if who["subject"] == SUBJECT { access.to_string() } else { r#"{"outcome":"no_member"}"#.to_owned() });
+        }
         let name = statement.split("astra.").nth(1).and_then(|s| s.split('(').next()).unwrap_or(statement).to_owned();
         self.0.calls.lock().unwrap().push((name.clone(), params.iter().map(|p| (*p).to_owned()).collect()));
         self.0.answers.lock().unwrap().get(&name).cloned().unwrap_or(Err(StoreError::Unreachable))
@@ -158,7 +169,7 @@ impl Host for FakeHost {
 /// A token. `workspace` is none for operators.
 pub fn token(workspace: Option<&str>, role: &str, scope: Option<&[&str]>) -> String {
     let claims = Claims {
-        sub: "user-1".into(),
+        sub: SUBJECT.into(),
         ws: workspace.map(|ws| ws.to_owned().try_into().unwrap()),
         role: role.into(),
         scope: scope.map(|s| s.iter().map(|e| (*e).to_owned()).collect()),
@@ -236,6 +247,9 @@ pub async fn send_as(router: &Router, host: &FakeHost, method: &str, path: &str,
         request = request.header("content-type", ask.content_type);
     }
     if let Some(token) = ask.token {
+        if let Ok(claims) = TokenKeys::parse(TOKEN_KEYS).unwrap().verify(token, host.now()) {
+            *host.0.role.lock().unwrap() = claims.role;
+        }
         request = request.header("authorization", format!("Bearer {token}"));
     }
     let request = request.body(Body::from(ask.body)).unwrap();

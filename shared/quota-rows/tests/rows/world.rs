@@ -141,6 +141,7 @@ pub(crate) fn begin(n: u128) -> Begin {
         new_session_id: SessionId(uuid::Uuid::from_u128(n + (1 << 64))),
         agent_id: "a".to_owned().try_into().unwrap(),
         subject: "u".into(),
+        token_id: None,
         message: "hello".into(),
         idempotency_key: None,
         request_hash: "h".into(),
