@@ -240,8 +240,12 @@ BEGIN
                     FROM pg_proc p
                     WHERE p.pronamespace = 'astra'::regnamespace AND (p.prosrc LIKE '%astra.workspace'', p_workspace%' OR p.proname IN ('turns_many', 'counter_many'))
   LOOP
-    v_new := regexp_replace(pg_get_functiondef(v_function.oid), '\n *PERFORM (pg_catalog\.)?set_config\(''astra\.workspace'', p_workspace, true\);',
-                            CASE WHEN v_function.is_counters THEN E'\n  PERFORM set_config(''astra.workspace'', astra.tenant(), true);' ELSE '' END, 'g');
+    v_new := pg_get_functiondef(v_function.oid);
+    IF v_function.is_counters THEN
+      v_new := regexp_replace(v_new, 'set_config\(''astra\.workspace'', p_workspace, true\)', 'set_config(''astra.workspace'', astra.tenant(), true)', 'g');
+    ELSE
+      v_new := regexp_replace(v_new, '\n *PERFORM (pg_catalog\.)?set_config\(''astra\.workspace'', p_workspace, true\);', '', 'g');
+    END IF;
     IF v_new LIKE '%''astra.workspace'', p_workspace%' OR v_new LIKE '%current_setting(''astra.workspace''%' THEN
       RAISE EXCEPTION 'a function still takes the tenant from its caller: %', v_function.name;
     END IF;
