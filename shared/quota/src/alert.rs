@@ -92,7 +92,8 @@ pub fn passed(caps: &[Cap], before: &[Stand], after: &[Stand]) -> Vec<Alert> {
 pub fn used_up(caps: &[Cap], stands: &[Stand], input: Tokens, price: &Price) -> Vec<Alert> {
     let [.., last] = MARKS;
     let stands = caps.iter().zip(stands).map(|(cap, stand)| (cap, cap.amount(stand.used)));
-    let is_used_up = |cap: &Cap, used: i64| needs(cap.limit.unit(), input, price).is_ok_and(|needs| cap.max.saturating_sub(used) < needs);
+    let is_used_up =
+        |cap: &Cap, used: i64| needs(cap.limit.unit(), input, 1, price).is_ok_and(|needs| cap.max.saturating_sub(used) < needs);
     stands.filter(|(cap, used)| is_at(cap, *used, USED_UP) && is_used_up(cap, *used)).map(|(cap, used)| alert(cap, used, last)).collect()
 }
 

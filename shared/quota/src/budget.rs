@@ -5,7 +5,7 @@ use crate::window::{LimitName, Scope, Span, Unit};
 use crate::words::Refusal;
 use astra_kernel::{MoneyError, NanoUsd, Price, Timestamp, Tokens};
 
-/// Output that a prompt should leave room for: before it, older messages are left out.
+/// Output that a prompt should leave room for: before it, older messages are left out. A turn does not begin with less while others hold what would suffice.
 const OUTPUT_RESERVE: Tokens = 256;
 
 /// The least that a hold grows by, where there is as much: some sixty tokens of text, which has about four bytes a token and is held by the byte.
@@ -61,8 +61,9 @@ impl Budget {
         self.output_for(self.left(), input, price)
     }
 
-    pub(crate) fn refusal(&self, input: Tokens, price: &Price, now: Timestamp) -> Result<Refusal, MoneyError> {
-        let needs = needs(self.limit.map_or(Unit::Tokens, LimitName::unit), input, price)?;
+    /// So much output after so much input is not there.
+    pub(crate) fn refusal(&self, input: Tokens, output: Tokens, price: &Price, now: Timestamp) -> Result<Refusal, MoneyError> {
+        let needs = needs(self.limit.map_or(Unit::Tokens, LimitName::unit), input, output, price)?;
         let resets_at = self.window.map(|window| window.ends_at);
         // Waiting helps when running turns may give back enough, or when the window ends.
         let fits_without_holds = self.max.saturating_sub(self.used) >= needs;
@@ -85,11 +86,11 @@ impl Budget {
     }
 }
 
-/// The least that a turn with so much input needs.
-pub(crate) fn needs(unit: Unit, input: Tokens, price: &Price) -> Result<i64, MoneyError> {
+/// What a turn needs for so much output after so much input.
+pub(crate) fn needs(unit: Unit, input: Tokens, output: Tokens, price: &Price) -> Result<i64, MoneyError> {
     Ok(match unit {
-        Unit::Tokens => i64::try_from(input.saturating_add(1)).unwrap_or(i64::MAX),
-        Unit::Cost => price.at_most(input, 1)?.0,
+        Unit::Tokens => i64::try_from(input.saturating_add(output)).unwrap_or(i64::MAX),
+        Unit::Cost => price.at_most(input, output)?.0,
     })
 }
 
@@ -109,7 +110,7 @@ pub(crate) fn output_ever(budgets: &[Budget], input: Tokens, price: &Price) -> T
 pub(crate) fn fit(budgets: &[Budget], size: Size, wanted: Tokens, price: &Price, now: Timestamp) -> Result<Tokens, AdmitError> {
     let Size { least, full } = size;
     if let Err(failed) = output_now(budgets, least, price) {
-        return Err(AdmitError::Refused(failed.refusal(least, price, now)?));
+        return Err(AdmitError::Refused(failed.refusal(least, 1, price, now)?));
     }
     let reserve = wanted.min(OUTPUT_RESERVE);
     let leaves_room = |input| output_now(budgets, input, price).is_ok_and(|output| output >= reserve);
@@ -119,6 +120,17 @@ pub(crate) fn fit(budgets: &[Budget], size: Size, wanted: Tokens, price: &Price,
         if leaves_room(middle) { fits = middle } else { above = middle }
     }
     Ok(fits)
+}
+
+/// Refuses a turn that would begin with crumbs while others hold what would suffice: its answer would be cut, and paid for. What nobody gives anything back
+/// to is used to the last token.
+pub(crate) fn no_crumbs(budgets: &[Budget], input: Tokens, wanted: Tokens, price: &Price, now: Timestamp) -> Result<(), AdmitError> {
+    let least = wanted.min(OUTPUT_RESERVE);
+    let is_short = |b: &&Budget| b.output_now(input, price).is_none_or(|output| output < least);
+    match budgets.iter().find(is_short) {
+        Some(short) if output_ever(budgets, input, price) >= least => Err(AdmitError::Refused(short.refusal(input, least, price, now)?)),
+        _ => Ok(()),
+    }
 }
 
 /// The budgets that a turn has not for itself alone: all but the limit of one turn, which comes first.

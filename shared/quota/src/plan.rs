@@ -7,7 +7,7 @@
 //! [`caps_now`] of one that runs.
 
 use crate::alert::{self, Alert};
-use crate::budget::{AdmitError, Budget, fit, output_ever, output_now, shared, slice};
+use crate::budget::{AdmitError, Budget, fit, no_crumbs, output_ever, output_now, shared, slice};
 use crate::hold::{Hold, Request};
 use crate::waits::Waits;
 use crate::window::{self, Amount, Cap, LimitName, Scope, Span};
@@ -91,9 +91,10 @@ pub fn admit(request: Request<'_>, caps: Vec<Cap>, stands: &[Stand], recent: Rec
     let waited_for =
         |b: &&Budget| b.limit.zip(b.window).is_some_and(|(limit, window)| waits.iter().any(|w| w.is_for(&b.scope, &window, limit)));
     if let Some(budget) = budgets.iter().find(waited_for) {
-        let refusal = budget.refusal(input_bound, &price, now)?;
+        let refusal = budget.refusal(input_bound, 1, &price, now)?;
         return Err(AdmitError::Refused(Refusal { retry_after: Some(1), ..refusal }));
     }
+    no_crumbs(&budgets, input_bound, wanted_output, &price, now)?;
     let left = output_now(&budgets, input_bound, &price).unwrap_or(1);
     let most = left.min(wanted_output);
     let max_output = if price.holds_maximum { most } else { output_ever(&budgets, input_bound, &price).clamp(most, wanted_output) };

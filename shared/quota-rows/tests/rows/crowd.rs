@@ -92,13 +92,18 @@ async fn kf01_kf02_as_many_pass_as_fit_and_the_limit_is_never_exceeded(way: Way)
 }
 
 async fn the_last_of_a_budget_goes_to_one(way: Way) {
-    // Room for one turn and a half: the first gets all it wants, or both get less, but never more than there is.
+    // Room for one turn and a half: the first gets all it wants. Nobody begins with the half, for the first may give something back.
     let one = one(1_000_000_000).await;
     let world = World::new_as(way, 8, json!({ "maxCostNanoUsdPerMonth": one * 3 / 2 })).await;
     let answers = crowd(&world, (1..=40).map(begin)).await;
-    assert_eq!(passed(&answers), 2);
+    assert_eq!(passed(&answers), 1);
+    assert_eq!(world.used(START).await, (0, one));
+    let first = answers.iter().zip(1..).find_map(|(answer, n)| matches!(answer, Answer::Begun(_)).then(|| begin(n))).unwrap();
+    world.finish(record(&first, START, usage(10, 20), one, START), START).await;
+    // It gave nothing back: the half is all that there will ever be, and one gets it whole.
+    assert_eq!(passed(&crowd(&world, (41..=80).map(begin)).await), 1);
     let (used, held) = world.used(START).await;
-    assert!(used == 0 && held <= one * 3 / 2 && held > one * 3 / 2 - 600, "{held}");
+    assert!(used == one && held <= one / 2 && held > one / 2 - 600, "{held}");
     world.check().await;
 }
 

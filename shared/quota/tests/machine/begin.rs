@@ -69,12 +69,20 @@ impl Model {
         let lines = self.lines(&limits, per_turn(wish.agent), None);
         let pay = |input, output| all_pay(&lines, Room::Now, amount(&price, input, output));
         if let Some(line) = lines.iter().find(|line| !all_pay(std::slice::from_ref(*line), Room::Now, amount(&price, wish.least, 1))) {
-            return Err(AdmitError::Refused(line.refusal(wish.least, &price, now)));
+            return Err(AdmitError::Refused(line.refusal(wish.least, 1, &price, now)));
         }
         // As much of the conversation as leaves room for some output.
         let input = wish.least + largest(wish.history, |more| pay(wish.least + more, wish.output.min(256)));
         if let Some(line) = lines.iter().find(|line| self.is_waited_for(line)) {
-            return Err(AdmitError::Refused(Refusal { retry_after: Some(1), ..line.refusal(input, &price, now) }));
+            return Err(AdmitError::Refused(Refusal { retry_after: Some(1), ..line.refusal(input, 1, &price, now) }));
+        }
+        // No crumbs while others will give back: what suffices would be there but for what they hold.
+        let suffices = wish.output.min(256);
+        let is_there = |line: &Line| all_pay(std::slice::from_ref(line), Room::Now, amount(&price, input, suffices));
+        if let Some(line) =
+            lines.iter().find(|line| !is_there(line)).filter(|_| all_pay(&lines, Room::Ever, amount(&price, input, suffices)))
+        {
+            return Err(AdmitError::Refused(Refusal { retry_after: Some(1), ..line.refusal(input, suffices, &price, now) }));
         }
         let left = output_for(&lines, Room::Now, &price, input);
         let most = left.min(wish.output);
@@ -154,9 +162,9 @@ impl Model {
 }
 
 impl Line {
-    fn refusal(&self, input: Tokens, price: &Price, now: Timestamp) -> Refusal {
+    fn refusal(&self, input: Tokens, output: Tokens, price: &Price, now: Timestamp) -> Refusal {
         let small = |number: i128| i64::try_from(number).unwrap();
-        let needs = amount(price, input, 1).of(self.is_cost);
+        let needs = amount(price, input, output).of(self.is_cost);
         let after_window = self.window.filter(|_| needs <= self.max).map(|window| (window.ends_at.0 - now.0) / 1000 + 1);
         Refusal {
             limit: self.name.into(),
@@ -232,7 +240,17 @@ impl World {
         }
         if admitted.is_ok() {
             self.check_decision(turn);
+            self.check_no_crumbs(turn, wish);
         }
+    }
+
+    /// What begins with less than suffices would never get it, whoever gives something back.
+    fn check_no_crumbs(&self, turn: TurnId, wish: &Wish) {
+        let hold = self.counter.hold(turn).unwrap();
+        let suffices = wish.output.min(256);
+        let need = amount(&hold.price, hold.input_bound, suffices);
+        let lines = self.model.lines(&self.model.limits_now(wish.agent), per_turn(wish.agent), None);
+        assert!(hold.output >= suffices || !all_pay(&lines, Room::Ever, need), "it begins with crumbs: {hold:?}");
     }
 
     /// No refusal is false: what is needed is not there, or somebody waits for it.

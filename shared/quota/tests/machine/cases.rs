@@ -140,6 +140,10 @@ fn extend(counter: &mut Counter, n: u128, output: u64, now: Timestamp) -> Heard 
 }
 
 fn begin_long(counter: &mut Counter, n: u128, limits: &Limits, wanted_output: u64) -> u64 {
+    try_long(counter, n, limits, wanted_output).unwrap()
+}
+
+fn try_long(counter: &mut Counter, n: u128, limits: &Limits, wanted_output: u64) -> Result<u64, AdmitError> {
     let turn = TurnId(uuid::Uuid::from_u128(n));
     let spans = spans(START);
     let request = Request {
@@ -158,7 +162,7 @@ fn begin_long(counter: &mut Counter, n: u128, limits: &Limits, wanted_output: u6
         price: PRICE,
         lease_millis: 30_000,
     };
-    counter.admit(request).unwrap().output
+    counter.admit(request).map(|hold| hold.output)
 }
 
 #[test]
@@ -205,6 +209,32 @@ fn who_waits_is_served_before_who_begins_and_the_last_that_began_gives_up_first(
     assert!(!rest.covered && !rest.wait && rest.output > again.output, "alone, it gets all that is left: {rest:?}");
     let window = &view(&counter, &limits, START).windows[0];
     assert!(window.left < PRICE.at_most(0, 1).unwrap().0, "{window:?}");
+}
+
+#[test]
+fn no_turn_begins_with_crumbs_while_others_give_back_and_the_last_tokens_are_for_one_alone() {
+    let cost = |turns: u64, output| PRICE.at_most(100 * turns, output).unwrap().0;
+    let end = |counter: &mut Counter, n, cost| {
+        let turn = TurnId(uuid::Uuid::from_u128(n));
+        counter.finish(START, turn, &agent(0), START, Amount { cost: NanoUsd(cost), tokens: 10 }, SaveOutcome::Saved).unwrap();
+    };
+    // One has 256 tokens of output, and 255 are left beside it.
+    let limits = monthly(cost(2, 256 + 255));
+    let mut counter = loaded(START);
+    assert_eq!(begin_long(&mut counter, 1, &limits, 4_000), 256);
+    let Err(AdmitError::Refused(refusal)) = try_long(&mut counter, 2, &limits, 4_000) else { panic!("it begins with crumbs") };
+    assert_eq!((refusal.limit.as_str(), refusal.needs, refusal.retry_after), ("maxCostUsdPerMonth", cost(1, 256), Some(1)));
+    // Who wants no more than is left begins.
+    assert_eq!(begin_long(&mut counter, 3, &limits, 255), 255);
+    end(&mut counter, 3, 0);
+    // The other has given back what it did not use.
+    end(&mut counter, 1, cost(1, 255));
+    assert_eq!(begin_long(&mut counter, 4, &limits, 4_000), 256);
+    end(&mut counter, 4, cost(1, 255));
+    // What is left is little, but nobody will give anything back: it is used.
+    assert_eq!(begin_long(&mut counter, 5, &monthly(cost(3, 255 + 255 + 1)), 4_000), 1);
+    // Beside this one, too, more would never come than the one token that is asked for.
+    assert_eq!(begin_long(&mut counter, 6, &monthly(cost(4, 255 + 255 + 2)), 4_000), 1);
 }
 
 #[test]
