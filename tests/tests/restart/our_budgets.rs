@@ -13,5 +13,6 @@ async fn our_budgets_outlive_a_crash_without_phantoms() {
     let world = World::new(&target, &model);
     target.prepare(&world.http).await;
     let outcome = scenarios::play("crash", &world, Scale::SHORT).await.unwrap();
+    println!("crash: {}", outcome.said);
     assert!(outcome.holds, "{}", outcome.said);
 }
