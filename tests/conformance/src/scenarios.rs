@@ -144,7 +144,7 @@ async fn refusals<T: Target>(world: &World<'_, T>, scale: Scale) -> Outcome {
     let dollars = limit as f64 / 1e9;
     Outcome {
         // An answer that is cut counts as had, so what it did not use is left over.
-        holds: spent >= of / 100 * 85 && keeps(spent - limit, limit, scale),
+        holds: spent >= of / 100 * 95 && keeps(spent - limit, limit, scale),
         said: format!("{:.1} % of ${dollars:.2}", percent(spent, limit)),
     }
 }
@@ -244,7 +244,7 @@ async fn crash<T: Target>(world: &World<'_, T>, scale: Scale) -> Outcome {
 }
 
 /// Percent of what streams had produced that a crash may lose.
-const LOST_AT_MOST: f64 = 40.0;
+const LOST_AT_MOST: f64 = 30.0;
 
 async fn limits<T: Target>(world: &World<'_, T>) -> Outcome {
     let customer = world.customer(ANSWER * 10, 400).await;
