@@ -48,6 +48,14 @@ locals {
       secrets  = ["TOKEN_KEYS", "TENANT_KEYS", "STRIPE_API_KEY"]
       settings = []
     }
+    grants = {
+      paths    = []
+      prefixes = ["/workspaces/{workspaceId}/roles"]
+      stream   = false
+      timeout  = 30
+      secrets  = ["TOKEN_KEYS", "TENANT_KEYS"]
+      settings = []
+    }
   }
 
   # Answers what no other function does: /openapi.json, /healthz, and a problem for all else.

@@ -9,11 +9,13 @@ pub enum Function {
     InvokeTurn,
     /// Costs, usage, quota, prices.
     Billing,
+    /// Roles and what they allow, grants, the audit log.
+    Grants,
 }
 
 impl Function {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Provision, Self::InvokeTurn, Self::Billing];
+    pub const ALL: [Self; 4] = [Self::Provision, Self::InvokeTurn, Self::Billing, Self::Grants];
 
     /// The service binding's name.
     pub fn binding(self) -> &'static str {
@@ -21,6 +23,7 @@ impl Function {
             Self::Provision => "PROVISION",
             Self::InvokeTurn => "INVOKE_TURN",
             Self::Billing => "BILLING",
+            Self::Grants => "GRANTS",
         }
     }
 
@@ -30,6 +33,7 @@ impl Function {
             Self::Provision => "DATABASE_URL_PROVISION",
             Self::InvokeTurn => "DATABASE_URL_INVOKE_TURN",
             Self::Billing => "DATABASE_URL_BILLING",
+            Self::Grants => "DATABASE_URL_GRANTS",
         }
     }
 
@@ -39,6 +43,7 @@ impl Function {
             Self::Provision => "provision",
             Self::InvokeTurn => "invoke-turn",
             Self::Billing => "billing",
+            Self::Grants => "grants",
         }
     }
 }
@@ -49,6 +54,7 @@ pub fn function_for(path: &str) -> Option<Function> {
     match (segments.next()?, segments.next(), segments.next()) {
         ("workspaces", Some(_), Some("turns" | "sessions" | "smoke-test")) => Some(Function::InvokeTurn),
         ("workspaces", Some(_), Some("usage" | "quota")) | ("billing", Some(_), _) => Some(Function::Billing),
+        ("workspaces", Some(_), Some("roles" | "authorize" | "grants" | "audit")) => Some(Function::Grants),
         ("workspaces", None, None)
         | ("workspaces", Some(_), None | Some("members" | "tokens" | "secrets" | "agents"))
         | ("plans", Some(_), _) => Some(Function::Provision),
@@ -101,6 +107,11 @@ mod tests {
             ("/workspaces/a/quota", Some(Function::Billing)),
             ("/billing/costs", Some(Function::Billing)),
             ("/workspaces/acme/quota/events", Some(Function::Billing)),
+            ("/workspaces/a/roles", Some(Function::Grants)),
+            ("/workspaces/a/roles/member", Some(Function::Grants)),
+            ("/workspaces/a/authorize", Some(Function::Grants)),
+            ("/workspaces/a/grants/g", Some(Function::Grants)),
+            ("/workspaces/a/audit", Some(Function::Grants)),
             ("/", None),
             ("", None),
             ("/workspaces/a/grantz", None),

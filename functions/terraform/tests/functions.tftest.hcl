@@ -8,6 +8,7 @@ variables {
     provision   = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:astra/provision-AbCdEf#url"
     invoke-turn = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:astra/invoke-AbCdEf#url"
     billing     = "arn:aws:ssm:eu-central-1:111122223333:parameter/astra/billing-url"
+    grants      = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:astra/grants-AbCdEf#url"
     quota       = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:astra/quota-AbCdEf"
   }
   secrets = {
@@ -45,6 +46,12 @@ run "each_function_has_its_own" {
         TOKEN_KEYS_SECRET_ARN         = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:astra/token-keys-AbCdEf"
         TENANT_KEYS_SECRET_ARN        = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:astra/tenant-keys-AbCdEf"
         STRIPE_API_KEY_SECRET_ARN     = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:astra/stripe-AbCdEf"
+      }
+      grants = {
+        DATABASE_URL_SECRET_ARN       = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:astra/grants-AbCdEf#url"
+        DATABASE_URL_QUOTA_SECRET_ARN = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:astra/quota-AbCdEf"
+        TOKEN_KEYS_SECRET_ARN         = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:astra/token-keys-AbCdEf"
+        TENANT_KEYS_SECRET_ARN        = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:astra/tenant-keys-AbCdEf"
       }
     }
     error_message = "A function is pointed to other secrets than its own."

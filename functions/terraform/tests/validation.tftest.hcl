@@ -8,6 +8,7 @@ variables {
     provision   = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:astra/provision-AbCdEf#url"
     invoke-turn = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:astra/invoke-AbCdEf#url"
     billing     = "arn:aws:ssm:eu-central-1:111122223333:parameter/astra/billing-url"
+    grants      = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:astra/grants-AbCdEf#url"
     quota       = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:astra/quota-AbCdEf"
   }
   secrets = {

@@ -16,6 +16,7 @@ const ROOMS: [&str; 9] = [
     "functions/provision",
     "functions/invoke-turn",
     "functions/billing",
+    "functions/grants",
 ];
 
 /// A function's files that are for one host: its Workers entry and its Lambda entry.

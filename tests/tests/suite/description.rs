@@ -89,6 +89,7 @@ async fn the_specs_routes_of_these_functions_are_all_described() {
         ("GET", "/billing/costs"),
         ("GET", "/workspaces/a/usage"),
         ("GET", "/workspaces/a/quota"),
+        ("GET", "/workspaces/a/roles/member"),
         ("GET", "/healthz"),
         ("GET", "/openapi.json"),
     ];

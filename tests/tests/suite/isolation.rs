@@ -37,6 +37,7 @@ impl Full {
             ("user", "plum-user".to_owned()),
             ("member", "plum-user".to_owned()),
             ("jti", "a-token-of-somebody".to_owned()),
+            ("role", "plum-role".to_owned()),
         ];
         Self { ws, ids }
     }

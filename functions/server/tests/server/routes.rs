@@ -46,7 +46,7 @@ async fn health_says_of_each_function_what_it_reaches() {
     let answer = server.ask(Method::GET, "/healthz").send().await.unwrap();
     assert_eq!(answer.status(), 503);
     let part = json!({ "configuration": "ok", "counter": "ok", "database": "unreachable" });
-    let parts = json!({ "provision": part, "invoke-turn": part, "billing": part });
+    let parts = json!({ "provision": part, "invoke-turn": part, "billing": part, "grants": part });
     assert_eq!(answer.json::<Value>().await.unwrap(), json!({ "status": "degraded", "parts": parts }));
 }
 
@@ -54,7 +54,7 @@ async fn health_says_of_each_function_what_it_reaches() {
 async fn without_a_database_each_function_says_when_to_try_again() {
     let server = Server::start(support::pong).await;
     let token = operator();
-    for path in ["/workspaces", "/billing/costs", "/workspaces/acme/sessions"] {
+    for path in ["/workspaces", "/billing/costs", "/workspaces/acme/sessions", "/workspaces/acme/roles"] {
         let answer = server.ask(Method::GET, path).bearer_auth(&token).send().await.unwrap();
         assert_eq!((answer.status().as_u16(), header(&answer, "retry-after")), (503, Some("1")), "{path}");
         assert_eq!(answer.json::<Value>().await.unwrap()["code"], "unavailable");
