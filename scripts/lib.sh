@@ -74,6 +74,16 @@ suite_settings() {
   export ALLOWED_ORIGINS="https://app.example.com,http://localhost:5173"
 }
 
+# suite_issuers PORT...: issuers of tokens that the suites will be, each on a port that they may have.
+suite_issuers() {
+  local name entries=""
+  for name in rotates goes redirects large nobody acme; do
+    entries+="${entries:+,}{\"issuer\":\"https://$name.example.com\",\"jwksUrl\":\"http://127.0.0.1:$1/jwks.json\"$([ "$name" != acme ] || printf ',"algorithms":["ES256"],"workspaces":["acme"]')}"
+    shift
+  done
+  export TOKEN_ISSUERS="[$entries]" ALLOW_HTTP_ISSUERS=1
+}
+
 # listens PORT: whether anybody does, on this machine.
 listens() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 

@@ -61,7 +61,7 @@ locals {
   # Answers what no other function does: /openapi.json, /healthz, and a problem for all else.
   catch_all = "provision"
 
-  settings_of_all = ["ALLOWED_ORIGINS", "DATABASE_POOL_SIZE", "PGSSLROOTCERT"]
+  settings_of_all = ["ALLOWED_ORIGINS", "DATABASE_POOL_SIZE", "PGSSLROOTCERT", "TOKEN_ISSUERS"]
 
   known_secrets  = toset(flatten([for function in local.functions : function.secrets]))
   known_settings = toset(flatten([local.settings_of_all, [for function in local.functions : function.settings]]))

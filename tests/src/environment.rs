@@ -44,6 +44,12 @@ fn first_key(name: &str, purpose: &str) -> (String, Vec<u8>) {
     (kid.to_owned(), key)
 }
 
+/// The issuers that the stack takes tokens of.
+pub fn token_issuers() -> serde_json::Value {
+    let issuers = required("TOKEN_ISSUERS", "the stack's issuers, whose keys are on ports of this machine that the tests may have");
+    serde_json::from_str(&issuers).expect("TOKEN_ISSUERS is JSON")
+}
+
 /// A superuser's connection string straight to Postgres, past the pooler.
 pub fn admin_database() -> String {
     required("ASTRA_ADMIN_DATABASE_URL", "a superuser's postgres:// URL past the pooler, to look at rows and run the guide's SQL")

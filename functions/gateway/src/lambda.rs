@@ -94,6 +94,7 @@ async fn serve<E: Events>(
     let shared = Variables::of_process().with_secrets().await?.shared();
     shared.token_keys()?;
     shared.tenant_keys()?;
+    shared.issuers()?;
     check(&shared)?;
     let streams = streams(&shared)?;
     let allowed_origins = shared.setting("ALLOWED_ORIGINS").unwrap_or_default();

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 /// Configuration of the server.
 ///
-/// `TOKEN_KEYS`, `TENANT_KEYS`, `SECRETS_KEY` and what concerns turns are read by those who use them, and are checked here.
+/// `TOKEN_KEYS`, `TOKEN_ISSUERS`, `TENANT_KEYS`, `SECRETS_KEY` and what concerns turns are read by those who use them, and are checked here.
 #[derive(Debug)]
 pub struct ServerSettings {
     /// `ALLOWED_ORIGINS`: origins of browsers that may call, exact, with commas between them; none unless set.
@@ -31,6 +31,7 @@ impl ServerSettings {
     pub fn read(shared: &Shared) -> Result<Self, SetupError> {
         shared.token_keys()?;
         shared.tenant_keys()?;
+        shared.issuers()?;
         shared.secrets_key()?;
         TurnSettings::read(shared)?;
         let mut addresses = Addresses::new(shared, 10)?;
@@ -86,6 +87,8 @@ mod tests {
             ("TOKEN_KEYS", "k1"),
             ("TENANT_KEYS", ""),
             ("TENANT_KEYS", "t1:AAAA"),
+            ("TOKEN_ISSUERS", "https://id.example.com/hidden"),
+            ("TOKEN_ISSUERS", r#"[{"issuer":"hidden"}]"#),
             ("SECRETS_KEY", ""),
             ("DATABASE_URL", ""),
             ("DATABASE_URL", "mysql://app:hidden@127.0.0.1/x"),

@@ -3,11 +3,13 @@
 //! Domain code is generic over [`Host`] and knows no host's name. The adapters are modules of this crate: `workers`, and `native` for a plain process.
 //! What is not `Send` on wasm is wrapped at the leaf, inside the adapter.
 
+use astra_kernel::jwk::PublicKey;
 use astra_kernel::{ConfigError, SecretsKey, Settings, TenantKeys, Timestamp, TokenKeys, WorkspaceId, ids};
 use astra_quota::words::{Answer, Ask};
 use std::future::Future;
 use std::sync::{Arc, OnceLock};
 
+pub mod issuers;
 #[cfg(all(feature = "lambda", not(target_arch = "wasm32")))]
 pub mod lambda;
 #[cfg(all(feature = "native", not(target_arch = "wasm32")))]
@@ -16,6 +18,8 @@ pub mod paging;
 #[cfg(any(all(feature = "native", not(target_arch = "wasm32")), all(feature = "workers", feature = "database", target_arch = "wasm32")))]
 mod postgres;
 pub mod routes;
+#[cfg(all(any(feature = "native", feature = "testing"), not(target_arch = "wasm32")))]
+mod signatures;
 #[cfg(feature = "http-client")]
 pub mod stream;
 #[cfg(all(feature = "testing", not(target_arch = "wasm32")))]
@@ -32,6 +36,23 @@ pub use web::{Allowed, Call, Failure, StrictJson, serve, with_limits};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the quota counter cannot be reached")]
 pub struct CounterUnreachable;
+
+/// Why a text at an address was not had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotFetched {
+    /// No answer in time.
+    #[error("it does not answer")]
+    Unreachable,
+    /// Another answer than 200; a redirect too.
+    #[error("it answers {0}")]
+    Status(u16),
+    /// It is too large.
+    #[error("its answer is too large")]
+    TooLarge,
+    /// It is not UTF-8, or broke off.
+    #[error("its answer broke off or is no text")]
+    Broken,
+}
 
 /// The machine under a function. Cheap to clone; one per request.
 pub trait Host: astra_store::Database + Clone + Send + Sync + 'static {
@@ -53,6 +74,15 @@ pub trait Host: astra_store::Database + Clone + Send + Sync + 'static {
     /// Writes one line of structured log.
     fn log(&self, line: &str);
 
+    /// Whether a signature of these bytes is the key's, by the algorithm that the key is for.
+    fn verify_signature(&self, key: &PublicKey, signed: &[u8], signature: &[u8]) -> impl Future<Output = bool> + Send;
+
+    /// Gets a text of at most `limit` bytes, in at most so many milliseconds. The host upholds: redirects are not followed.
+    fn fetch_text(&self, url: &str, limit: usize, millis: u32) -> impl Future<Output = Result<String, NotFetched>> + Send;
+
+    /// Waits so many milliseconds, for what another request has begun.
+    fn pause(&self, millis: u32) -> impl Future<Output = ()> + Send;
+
     /// A new `UUIDv7`.
     fn new_id(&self) -> uuid::Uuid {
         let mut random = [0; 10];
@@ -67,6 +97,7 @@ pub struct Shared {
     token_keys: OnceLock<Result<TokenKeys, ConfigError>>,
     secrets_key: OnceLock<Result<SecretsKey, ConfigError>>,
     tenant_keys: OnceLock<Result<Arc<TenantKeys>, ConfigError>>,
+    issuers: OnceLock<Result<issuers::KnownIssuers, ConfigError>>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -78,7 +109,7 @@ impl std::fmt::Debug for Shared {
 impl Shared {
     /// Configuration from a host's settings. Nothing is parsed until it is needed.
     pub fn new(settings: Box<dyn Settings + Send + Sync>) -> Self {
-        Self { settings, token_keys: OnceLock::new(), secrets_key: OnceLock::new(), tenant_keys: OnceLock::new() }
+        Self { settings, token_keys: OnceLock::new(), secrets_key: OnceLock::new(), tenant_keys: OnceLock::new(), issuers: OnceLock::new() }
     }
 
     /// A variable.
@@ -96,6 +127,19 @@ impl Shared {
             TokenKeys::parse(&text)
         };
         self.token_keys.get_or_init(parse).as_ref().map_err(Clone::clone)
+    }
+
+    /// Other issuers of tokens, from `TOKEN_ISSUERS`; none when it is not set. With `ALLOW_HTTP_ISSUERS=1` their keys may be at an http address of
+    /// this machine.
+    ///
+    /// # Errors
+    /// When it is malformed.
+    pub fn issuers(&self) -> Result<&issuers::KnownIssuers, ConfigError> {
+        let parse = || {
+            let allow_http = self.settings.get("ALLOW_HTTP_ISSUERS").as_deref() == Some("1");
+            issuers::KnownIssuers::parse(self.settings.get("TOKEN_ISSUERS").as_deref(), allow_http)
+        };
+        self.issuers.get_or_init(parse).as_ref().map_err(Clone::clone)
     }
 
     /// The keys of stored secrets, from `SECRETS_KEY`.

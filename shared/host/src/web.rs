@@ -1,5 +1,6 @@
 //! Web glue of every function: who is calling, strict bodies, problems, request ids, the log line.
 
+use crate::issuers::{self, Refused};
 use crate::{Host, Trace, trace};
 use astra_kernel::json::Objects;
 use astra_kernel::token::TokenError;
@@ -155,8 +156,7 @@ impl<H: Host> Call<H> {
     /// Who is calling.
     ///
     /// # Errors
-    /// `401` without a token that verifies.
-    #[expect(clippy::unused_async, reason = "the keys of an issuer are fetched here")]
+    /// `401` without a token that verifies; `503` when that cannot be found out, because its issuer is away.
     pub async fn claims(&self) -> Result<Claims, Failure> {
         const HOW: &str = "Send a token as \"Authorization: Bearer …\"; POST /workspaces/{id}/tokens issues them.";
         let header = self.authorization.as_ref().ok_or_else(|| unauthorized(format!("No bearer token. {HOW}")))?;
@@ -167,12 +167,18 @@ impl<H: Host> Call<H> {
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
             .ok_or_else(|| unauthorized(format!("The Authorization header holds no bearer token. {HOW}")))?
             .1;
-        self.host.shared().token_keys()?.verify(token.trim(), self.host.now()).map_err(|error| match error {
-            TokenError::Expired => unauthorized("The token has expired. Get a new one.".into()),
-            TokenError::Invalid(check) => {
+        issuers::verify(&self.host, token.trim()).await.map_err(|refused| match refused {
+            Refused::Token(TokenError::Expired) => unauthorized("The token has expired. Get a new one.".into()),
+            Refused::Token(TokenError::Invalid(check)) => {
                 self.trace.cause(format!("token: {check}"));
                 unauthorized("The token does not verify.".into())
             }
+            Refused::IssuerAway => {
+                self.trace.cause("token: the issuer's keys cannot be had".to_owned());
+                let detail = "The keys of the token's issuer cannot be had at the moment, so it cannot be checked. Try again.";
+                Problem::new(Code::Unavailable, detail).with_retry_after(issuers::RETRY_AFTER_SECONDS).into()
+            }
+            Refused::Config(error) => error.into(),
         })
     }
 
@@ -393,7 +399,7 @@ async fn health<H: Host>(call: Call<H>) -> Response {
         Ok(nobody) => matches!(call.host.ask(&nobody, &Ask::Ping).await, Ok(Answer::Pong)),
         Err(_) => false,
     };
-    let configuration = call.host.shared().token_keys().is_ok();
+    let configuration = call.host.shared().token_keys().is_ok() && call.host.shared().issuers().is_ok();
     let body = Health { configuration: if configuration { "ok" } else { "incomplete" }, counter: word(counter), database: word(database) };
     let status = if database && counter && configuration { http::StatusCode::OK } else { http::StatusCode::SERVICE_UNAVAILABLE };
     (status, axum::Json(body)).into_response()

@@ -5,7 +5,11 @@
 pub mod config;
 mod hs256;
 pub mod ids;
+pub mod issuer;
 pub mod json;
+pub mod jwk;
+pub mod jws;
+pub mod key_cache;
 pub mod limits;
 pub mod money;
 pub mod permission;
@@ -17,6 +21,7 @@ pub mod token;
 
 pub use config::{ConfigError, Settings};
 pub use ids::{AgentId, IdError, SessionId, TurnId, WorkspaceId};
+pub use issuer::{Issuer, Issuers};
 pub use limits::{Allowance, Limits};
 pub use money::{MoneyError, NanoUsd, Price, Tokens, Usage, UsageSource};
 pub use permission::{Access, Permission, Role};

@@ -1,12 +1,13 @@
 //! Bearer tokens: who is calling, for which workspace, as what.
 //!
-//! HS256 with rotation by `kid`: the first key of `TOKEN_KEYS` signs, all of them verify. The algorithm is fixed here and never
-//! taken from the token; a token without `exp`, for another audience or issuer, or with an unknown `kid` does not verify.
+//! Tokens made here are HS256 with rotation by `kid`: the first key of `TOKEN_KEYS` signs, all of them verify. Tokens of other issuers ([`crate::issuer`])
+//! have the same claims. Whose keys a token is checked with is chosen by its `iss`, which key by its `kid`, and the algorithm is the key's: what the header
+//! says must be that, and nothing else of a token is believed before its signature is checked.
 
+use crate::jws::{Algorithm, Jws};
 use crate::permission::is_role_name;
-use crate::{ConfigError, Role, Timestamp, WorkspaceId};
-use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use crate::{ConfigError, Role, Timestamp, WorkspaceId, json};
+use jsonwebtoken::{DecodingKey, EncodingKey, Header};
 use serde::{Deserialize, Serialize};
 
 /// Both issuer and audience of every token made here.
@@ -15,18 +16,21 @@ pub const AUDIENCE: &str = "astra-edge";
 /// How far clocks may be apart, in seconds.
 const LEEWAY: i64 = 5;
 
+/// The longest subject and id of a token, in characters.
+const MAX_NAME: usize = 255;
+
 /// What a token says.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Claims {
     /// The user.
     pub sub: String,
     /// The workspace; absent on operator tokens.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub ws: Option<WorkspaceId>,
     /// The role in that workspace when it was signed, or `operator`. What its bearer may do now is the database's to say.
     pub role: String,
     /// Permissions that the token is narrowed to.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub scope: Option<Vec<String>>,
     /// The token's own id.
     pub jti: String,
@@ -63,6 +67,94 @@ pub enum TokenError {
     Expired,
 }
 
+/// What a token says, as it says it.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Said {
+    sub: String,
+    ws: Option<WorkspaceId>,
+    role: String,
+    scope: Option<Vec<String>>,
+    jti: String,
+    iat: Option<i64>,
+    nbf: Option<i64>,
+    exp: i64,
+    iss: String,
+    aud: Audience,
+}
+
+/// One or several (RFC 7519 section 4.1.3).
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Audience {
+    One(String),
+    Several(Vec<String>),
+}
+
+impl Audience {
+    fn holds(&self, audience: &str) -> bool {
+        match self {
+            Self::One(one) => one == audience,
+            Self::Several(several) => several.iter().any(|one| one == audience),
+        }
+    }
+}
+
+impl Said {
+    /// The claims, when they are this issuer's, for this audience, and hold at this moment.
+    pub(crate) fn into_claims(self, issuer: &str, audience: &str, now: Timestamp) -> Result<Claims, TokenError> {
+        let Self { sub, ws, role, scope, jti, iat, nbf, exp, iss, aud } = self;
+        if iss != issuer {
+            return Err(TokenError::Invalid("issuer"));
+        }
+        if !aud.holds(audience) {
+            return Err(TokenError::Invalid("audience"));
+        }
+        if !is_name(&sub) || !is_name(&jti) {
+            return Err(TokenError::Invalid("sub and jti have 1 to 255 characters, no control characters"));
+        }
+        let now = now.unix_seconds();
+        if exp.saturating_add(LEEWAY) <= now {
+            return Err(TokenError::Expired);
+        }
+        if nbf.is_some_and(|nbf| nbf.saturating_sub(LEEWAY) > now) {
+            return Err(TokenError::Invalid("not valid yet"));
+        }
+        let claims = Claims { sub, ws, role, scope, jti, iat: iat.unwrap_or(0), exp, iss, aud: audience.to_owned() };
+        if claims.is_whole() { Ok(claims) } else { Err(TokenError::Invalid("role and workspace do not fit")) }
+    }
+}
+
+/// What goes into rows and logs.
+fn is_name(text: &str) -> bool {
+    (1..=MAX_NAME).contains(&text.chars().count()) && !text.chars().any(char::is_control)
+}
+
+/// A token that is taken apart. Whose it is can be asked, to find the keys that it is checked with; what it says cannot.
+#[derive(Debug)]
+pub struct Unverified<'a> {
+    /// What is signed, how, and by which key.
+    pub jws: Jws<'a>,
+    pub(crate) said: Said,
+}
+
+impl<'a> Unverified<'a> {
+    /// Takes a token apart.
+    ///
+    /// # Errors
+    /// [`TokenError::Invalid`].
+    pub fn parse(token: &'a str) -> Result<Self, TokenError> {
+        let jws = Jws::parse(token)?;
+        let payload = std::str::from_utf8(&jws.payload).map_err(|_| TokenError::Invalid("claims"))?;
+        let said = json::from_str(payload).map_err(|_| TokenError::Invalid("claims"))?;
+        Ok(Self { jws, said })
+    }
+
+    /// Who is said to have issued it.
+    pub fn issuer(&self) -> &str {
+        &self.said.iss
+    }
+}
+
 struct TokenKey {
     kid: String,
     encoding: EncodingKey,
@@ -70,14 +162,11 @@ struct TokenKey {
 }
 
 /// The deployment's signing keys.
-pub struct TokenKeys {
-    keys: Vec<TokenKey>,
-    validation: Validation,
-}
+pub struct TokenKeys(Vec<TokenKey>);
 
 impl std::fmt::Debug for TokenKeys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.keys.iter().map(|k| &k.kid)).finish()
+        f.debug_list().entries(self.0.iter().map(|k| &k.kid)).finish()
     }
 }
 
@@ -97,13 +186,7 @@ impl TokenKeys {
                 Ok(TokenKey { kid, encoding: EncodingKey::from_secret(&secret), decoding: DecodingKey::from_secret(&secret) })
             })
             .collect::<Result<Vec<_>, _>>()?;
-        let mut validation = Validation::new(Algorithm::HS256);
-        validation.set_issuer(&[AUDIENCE]);
-        validation.set_audience(&[AUDIENCE]);
-        validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
-        // The clock is the host's: `exp` is checked below.
-        validation.validate_exp = false;
-        Ok(Self { keys, validation })
+        Ok(Self(keys))
     }
 
     /// Signs claims with the first key.
@@ -111,8 +194,8 @@ impl TokenKeys {
     /// # Errors
     /// When the claims do not serialise, which does not happen.
     pub fn sign(&self, claims: &Claims) -> Result<String, TokenError> {
-        let key = self.keys.first().ok_or(TokenError::Invalid("no key"))?;
-        let header = Header { kid: Some(key.kid.clone()), ..Header::new(Algorithm::HS256) };
+        let key = self.0.first().ok_or(TokenError::Invalid("no key"))?;
+        let header = Header { kid: Some(key.kid.clone()), ..Header::new(jsonwebtoken::Algorithm::HS256) };
         jsonwebtoken::encode(&header, claims, &key.encoding).map_err(|_| TokenError::Invalid("claims"))
     }
 
@@ -121,40 +204,41 @@ impl TokenKeys {
     /// # Errors
     /// [`TokenError`].
     pub fn verify(&self, token: &str, now: Timestamp) -> Result<Claims, TokenError> {
-        let kid = kid_of(token)?;
-        let key = self.keys.iter().find(|k| k.kid == kid).ok_or(TokenError::Invalid("unknown kid"))?;
-        let claims = jsonwebtoken::decode::<Claims>(token, &key.decoding, &self.validation)
-            .map_err(|_| TokenError::Invalid("signature or claims"))?
-            .claims;
-        if claims.exp + LEEWAY <= now.unix_seconds() {
-            return Err(TokenError::Expired);
-        }
-        if !claims.is_whole() {
-            return Err(TokenError::Invalid("role and workspace do not fit"));
-        }
-        Ok(claims)
+        self.check(Unverified::parse(token)?, now)
+    }
+
+    /// Verifies a token that is taken apart.
+    ///
+    /// # Errors
+    /// [`TokenError`].
+    pub fn check(&self, token: Unverified<'_>, now: Timestamp) -> Result<Claims, TokenError> {
+        self.check_signature(&token.jws)?;
+        token.said.into_claims(AUDIENCE, AUDIENCE, now)
+    }
+
+    /// Whether the key that it names has signed it.
+    ///
+    /// # Errors
+    /// [`TokenError::Invalid`].
+    pub fn check_signature(&self, jws: &Jws<'_>) -> Result<(), TokenError> {
+        let kid = jws.kid()?;
+        let key = self.0.iter().find(|k| k.kid == kid).ok_or(TokenError::Invalid("unknown kid"))?;
+        if key.has_signed(jws) { Ok(()) } else { Err(TokenError::Invalid("signature")) }
     }
 }
 
-/// Reads `alg` and `kid` without believing either: the algorithm must be the one used here, the key one of ours.
-fn kid_of(token: &str) -> Result<String, TokenError> {
-    #[derive(Deserialize)]
-    struct Unverified {
-        alg: String,
-        kid: Option<String>,
+impl TokenKey {
+    /// Whether a token is signed with it, and with HMAC.
+    fn has_signed(&self, jws: &Jws<'_>) -> bool {
+        jws.algorithm == Algorithm::HS256
+            && jsonwebtoken::crypto::verify(jws.signature_text, jws.signed, &self.decoding, jsonwebtoken::Algorithm::HS256).unwrap_or(false)
     }
-    let header = token.split('.').next().unwrap_or_default();
-    let header = BASE64_URL_SAFE_NO_PAD.decode(header).map_err(|_| TokenError::Invalid("header"))?;
-    let header: Unverified = serde_json::from_slice(&header).map_err(|_| TokenError::Invalid("header"))?;
-    if header.alg != "HS256" {
-        return Err(TokenError::Invalid("algorithm"));
-    }
-    header.kid.ok_or(TokenError::Invalid("no kid"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 
     const NOW: Timestamp = Timestamp(1_800_000_000_000);
 
@@ -221,9 +305,21 @@ mod tests {
         let keys = keys(&format!("a:{}", secret(1)));
         let mut json = serde_json::to_value(claims()).unwrap();
         json.as_object_mut().unwrap().remove("exp");
-        let header = Header { kid: Some("a".into()), ..Header::new(Algorithm::HS256) };
+        let header = Header { kid: Some("a".into()), ..Header::new(jsonwebtoken::Algorithm::HS256) };
         let token = jsonwebtoken::encode(&header, &json, &EncodingKey::from_secret(&[1; 32])).unwrap();
         assert!(keys.verify(&token, NOW).is_err());
+    }
+
+    #[test]
+    fn the_example_of_rfc_7515_a_1_verifies() {
+        let secret = "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow";
+        let token = "eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.\
+            eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ.\
+            dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
+        let keys = keys(&format!("a:{secret}"));
+        let jws = Jws::parse(token).unwrap();
+        assert!(keys.0[0].has_signed(&jws));
+        assert_eq!(keys.check_signature(&jws), Err(TokenError::Invalid("no kid")), "it is taken from nobody here");
     }
 
     #[test]

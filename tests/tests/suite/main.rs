@@ -10,6 +10,7 @@ mod disconnects;
 mod hangups;
 mod idempotency;
 mod isolation;
+mod issuers;
 mod limits;
 mod logs;
 mod models;

@@ -5,7 +5,8 @@
 //!
 //! When the counter is away no turn begins; when the database is away every call says so at once or within [`database`]'s limits. Both are 503.
 
-use crate::{CounterUnreachable, Host, Shared};
+use crate::{CounterUnreachable, Host, NotFetched, Shared, signatures};
+use astra_kernel::jwk::PublicKey;
 use astra_kernel::{ConfigError, Settings, Timestamp, WorkspaceId};
 use astra_quota::words::{Answer, Ask};
 use astra_store::StoreError;
@@ -22,6 +23,7 @@ pub mod database;
 mod event_stream;
 mod http_client;
 mod metrics;
+mod outgoing;
 
 pub use addresses::Addresses;
 pub use counter::Rows;
@@ -149,6 +151,18 @@ impl<C: Counter> Host for NativeHost<C> {
 
     fn log(&self, line: &str) {
         log(line);
+    }
+
+    async fn verify_signature(&self, key: &PublicKey, signed: &[u8], signature: &[u8]) -> bool {
+        signatures::is_signed(key, signed, signature)
+    }
+
+    fn fetch_text(&self, url: &str, limit: usize, millis: u32) -> impl Future<Output = Result<String, NotFetched>> + Send {
+        outgoing::text(&self.process.models, url, limit, millis)
+    }
+
+    fn pause(&self, millis: u32) -> impl Future<Output = ()> + Send {
+        tokio::time::sleep(std::time::Duration::from_millis(millis.into()))
     }
 }
 

@@ -6,7 +6,8 @@
 #[cfg(feature = "http-client")]
 mod turn;
 
-use crate::{CounterUnreachable, Host, Shared, serve};
+use crate::{CounterUnreachable, Host, NotFetched, Shared, serve, signatures};
+use astra_kernel::jwk::PublicKey;
 use astra_kernel::token::AUDIENCE;
 use astra_kernel::{Claims, Settings, Timestamp, TokenKeys, WorkspaceId};
 use astra_quota::words::{Answer, Ask};
@@ -17,7 +18,7 @@ use http::{HeaderMap, Request};
 use http_body_util::BodyExt as _;
 use serde_json::Value;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// 2026-11-24T12:00:00Z.
@@ -53,6 +54,9 @@ struct Inner {
     /// The role of who asks, as the database says it unless it was told otherwise: the token's.
     role: Mutex<String>,
     passed: AtomicI64,
+    pages: Mutex<HashMap<String, Result<String, NotFetched>>>,
+    fetched: Mutex<Vec<String>>,
+    page_waits: AtomicUsize,
     #[cfg(feature = "http-client")]
     model: Mutex<turn::Model>,
 }
@@ -94,6 +98,23 @@ impl FakeHost {
     /// So many milliseconds pass. Waits that are over then end when they are looked at.
     pub fn pass(&self, millis: i64) {
         self.0.passed.fetch_add(millis, Ordering::Relaxed);
+    }
+
+    /// What is at an address from now on. Where nothing is, nobody answers.
+    pub fn page(&self, url: &str, page: Result<&str, NotFetched>) -> &Self {
+        self.0.pages.lock().unwrap().insert(url.to_owned(), page.map(str::to_owned));
+        self
+    }
+
+    /// Whoever fetches a page waits so many times before it is there.
+    pub fn slow_pages(&self, waits: usize) -> &Self {
+        self.0.page_waits.store(waits, Ordering::Relaxed);
+        self
+    }
+
+    /// Every address that was fetched.
+    pub fn fetched(&self) -> Vec<String> {
+        self.0.fetched.lock().unwrap().clone()
     }
 
     /// Every SQL function that was called, with its parameters.
@@ -164,6 +185,37 @@ impl Host for FakeHost {
     fn log(&self, line: &str) {
         self.0.logged.lock().unwrap().push(line.to_owned());
     }
+
+    async fn verify_signature(&self, key: &PublicKey, signed: &[u8], signature: &[u8]) -> bool {
+        signatures::is_signed(key, signed, signature)
+    }
+
+    async fn fetch_text(&self, url: &str, limit: usize, _: u32) -> Result<String, NotFetched> {
+        self.0.fetched.lock().unwrap().push(url.to_owned());
+        for _ in 0..self.0.page_waits.load(Ordering::Relaxed) {
+            let_others_go_on().await;
+        }
+        let page = self.0.pages.lock().unwrap().get(url).cloned().unwrap_or(Err(NotFetched::Unreachable))?;
+        if page.len() > limit { Err(NotFetched::TooLarge) } else { Ok(page) }
+    }
+
+    /// Others go on; the clock goes on when it is told to.
+    async fn pause(&self, _: u32) {
+        let_others_go_on().await;
+    }
+}
+
+/// Ready when it is looked at a second time.
+async fn let_others_go_on() {
+    let mut looked = false;
+    let twice = std::future::poll_fn(|context| {
+        if std::mem::replace(&mut looked, true) {
+            return std::task::Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        std::task::Poll::Pending
+    });
+    twice.await;
 }
 
 /// A token. `workspace` is none for operators.

@@ -1,6 +1,7 @@
 //! Cloudflare Workers. A request's host is its `Env` and `Context`; both are JavaScript values, so they are wrapped here and nowhere else.
 
-use crate::{CounterUnreachable, Host, Shared};
+use crate::{CounterUnreachable, Host, NotFetched, Shared};
+use astra_kernel::jwk::PublicKey;
 use astra_kernel::{Settings, Timestamp, WorkspaceId};
 use astra_quota::words::{self, Answer, Ask};
 use astra_store::StoreError;
@@ -19,6 +20,7 @@ pub mod database;
 mod event_stream;
 #[cfg(feature = "http-client")]
 mod http_client;
+mod outgoing;
 mod request;
 mod response;
 
@@ -147,6 +149,18 @@ impl Host for WorkersHost {
 
     fn log(&self, line: &str) {
         worker::console_log!("{line}");
+    }
+
+    fn verify_signature(&self, key: &PublicKey, signed: &[u8], signature: &[u8]) -> impl Future<Output = bool> + Send {
+        SendWrapper::new(outgoing::is_signed(key, signed, signature))
+    }
+
+    fn fetch_text(&self, url: &str, limit: usize, millis: u32) -> impl Future<Output = Result<String, NotFetched>> + Send {
+        SendWrapper::new(outgoing::text(url, limit, millis))
+    }
+
+    fn pause(&self, millis: u32) -> impl Future<Output = ()> + Send {
+        SendWrapper::new(worker::Delay::from(std::time::Duration::from_millis(millis.into())))
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod database;
 mod models;
+mod outgoing;
 mod postgres;
 mod stream;
 
