@@ -7,14 +7,14 @@ use astra_host::Host as _;
 use astra_host::testing::FakeHost;
 use astra_kernel::TokenKeys;
 use astra_kernel::jwk::{self, KeySet, PublicKey};
-use astra_kernel::jws::{Algorithm, Jws};
+use astra_kernel::jws::Jws;
 use futures_util::FutureExt as _;
 use serde_json::{Value, json};
 
-/// Whether a token is signed with a key of the set: a secret (as in `TOKEN_KEYS`) or a public key (as an issuer gives it).
+/// Whether a token is signed with a key of the set: of secrets, as `TOKEN_KEYS` is, or of public keys, as an issuer has them.
 fn accepts(keys: &[Value], token: &str) -> bool {
     let Ok(jws) = Jws::parse(token) else { return false };
-    if jws.algorithm == Algorithm::HS256 {
+    if keys.iter().all(|key| key["kty"] == "oct") {
         let is_ours = |key: &&Value| key["kty"] == "oct" && key["alg"] == "HS256";
         let text: Vec<_> = keys.iter().filter(is_ours).map(|key| format!("{}:{}", text(key, "kid"), text(key, "k"))).collect();
         return TokenKeys::parse(&text.join(",")).is_ok_and(|keys| keys.check_signature(&jws).is_ok());
@@ -78,10 +78,13 @@ fn wycheproofs_signatures() {
             (_, "InvalidCharacterInsertedInHeader" | "InvalidCharacterInsertedInPayload", "valid") => {
                 Some("base64url has no such character, RFC 7515 section 2; here it is refused")
             }
+            (_, "invalidBase64Padding" | "invalidBase64PaddingInPayload", "invalid") => {
+                Some("to the byte the token of case 357, which is valid: the padding that it is named after is not in it")
+            }
             _ => None,
         },
     );
-    assert_eq!(count, Count { accepted: 0, refused: 0, not_ours: 0 });
+    assert_eq!(count, Count { accepted: 18, refused: 353, not_ours: 30 });
 }
 
 #[test]
@@ -95,7 +98,29 @@ fn wycheproofs_key_sets() {
             _ => None,
         },
     );
-    assert_eq!(count, Count { accepted: 0, refused: 0, not_ours: 0 });
+    assert_eq!(count, Count { accepted: 3, refused: 20, not_ours: 3 });
+}
+
+/// The sets of tokens have none of EdDSA: these are bare signatures.
+#[test]
+fn wycheproofs_ed25519() {
+    let document: Value = serde_json::from_str(include_str!("wycheproof/ed25519_test.json")).unwrap();
+    let mut count = Count::default();
+    for group in document["testGroups"].as_array().unwrap() {
+        let key = PublicKey::Ed25519 { x: bytes(&group["publicKey"], "pk").try_into().unwrap() };
+        for case in group["tests"].as_array().unwrap() {
+            let (signed, signature) = (bytes(case, "msg"), bytes(case, "sig"));
+            let is_signed = FakeHost::new(&[]).verify_signature(&key, &signed, &signature).now_or_never().unwrap();
+            assert_eq!(is_signed, case["result"] == "valid", "{case}");
+            if is_signed { count.accepted += 1 } else { count.refused += 1 }
+        }
+    }
+    assert_eq!(count, Count { accepted: 88, refused: 63, not_ours: 0 });
+}
+
+fn bytes(value: &Value, name: &str) -> Vec<u8> {
+    let text = text(value, name).as_bytes();
+    text.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
 }
 
 /// Key, token, and what the token says.
