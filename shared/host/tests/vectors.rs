@@ -101,7 +101,7 @@ fn wycheproofs_key_sets() {
     assert_eq!(count, Count { accepted: 3, refused: 20, not_ours: 3 });
 }
 
-/// The sets of tokens have none of EdDSA: these are bare signatures.
+/// The sets of tokens have none of `EdDSA`: these are bare signatures.
 #[test]
 fn wycheproofs_ed25519() {
     let document: Value = serde_json::from_str(include_str!("wycheproof/ed25519_test.json")).unwrap();
