@@ -160,6 +160,7 @@ async fn what_does_not_verify_is_refused() {
         signed_by(&hs256, &claims(), |bytes| mac(ed.jwk("e").to_string().as_bytes(), bytes)),
         signed_by(&json!({ "alg": "EdDSA", "kid": "e" }), &claims(), |bytes| mac(&public, bytes)),
         signed_by(&json!({ "alg": "HS256", "kid": "k1" }), &claims(), |bytes| mac(&(0..32).collect::<Vec<u8>>(), bytes)),
+        signed_by(&json!({ "alg": "EdDSA", "kid": "k1" }), &with(&ours), |bytes| mac(&(0..32).collect::<Vec<u8>>(), bytes)),
         ed.sign(&head, &with(&ours)),
         ed.sign(&json!({ "alg": "EdDSA", "kid": "k1" }), &with(&ours)),
         ed.sign(&json!({ "alg": "EdDSA", "kid": "c" }), &claims()),
