@@ -240,9 +240,18 @@ mod tests {
     use super::*;
 
     fn ask(json: &str) -> Result<TurnAsk, Problem> {
-        let claims =
-            serde_json::json!({ "sub": "u", "ws": "acme", "role": "member", "jti": "j", "iat": 0, "exp": 0, "iss": "", "aud": "" });
-        serde_json::from_str::<TurnRequest>(json).unwrap().into_ask(&serde_json::from_value(claims).unwrap(), None)
+        let claims = astra_kernel::Claims {
+            sub: "u".into(),
+            ws: Some("acme".to_owned().try_into().unwrap()),
+            role: "member".into(),
+            scope: None,
+            jti: "j".into(),
+            iat: 0,
+            exp: 0,
+            iss: String::new(),
+            aud: String::new(),
+        };
+        serde_json::from_str::<TurnRequest>(json).unwrap().into_ask(&claims, None)
     }
 
     #[test]
