@@ -248,7 +248,7 @@ impl Kept {
 
 impl Database for Kept {
     fn proof(&self, workspace: &WorkspaceId, actor: &str) -> Result<String, StoreError> {
-        Ok(self.shared.tenant_keys().map_err(StoreError::NoKeys)?.prove(workspace, actor, now()))
+        Ok(self.shared.tenant_keys().map_err(StoreError::NoKeys)?.prove(workspace, actor, workers::now()))
     }
 
     fn query(&self, statement: &'static str, params: &[&str]) -> impl Future<Output = Result<String, StoreError>> + Send {
