@@ -4,6 +4,7 @@
 //! anew for each request, by every function: a change holds from the next one on. The database away: 503.
 
 mod fields;
+mod grants;
 mod roles;
 pub mod routes;
 

@@ -22,8 +22,14 @@ fn every_route_is_described_and_nothing_else() {
 }
 
 /// The least role of each route.
-const LEAST: &[(&str, &str, &str)] =
-    &[("GET", "/workspaces/{workspaceId}/roles", "admin"), ("GET", "/workspaces/{workspaceId}/roles/{role}", "admin")];
+const LEAST: &[(&str, &str, &str)] = &[
+    ("GET", "/workspaces/{workspaceId}/roles", "admin"),
+    ("GET", "/workspaces/{workspaceId}/roles/{role}", "admin"),
+    ("GET", "/workspaces/{workspaceId}/grants", "admin"),
+    ("POST", "/workspaces/{workspaceId}/grants", "admin"),
+    ("DELETE", "/workspaces/{workspaceId}/grants/{grantId}", "admin"),
+    ("POST", "/workspaces/{workspaceId}/grants/{grantId}/accept", "admin"),
+];
 
 #[tokio::test]
 async fn each_route_asks_for_its_role() {

@@ -33,7 +33,7 @@ const LARGEST_METADATA: usize = 16 * 1024;
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 pub struct TurnRequest {
     /// The agent.
-    #[schema(value_type = String, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    #[schema(value_type = String, pattern = "^([a-z0-9]([a-z0-9-]{0,46}[a-z0-9])?/)?[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     pub agent_id: AgentId,
     /// What the user says; at most 256 KiB, without U+0000.
     #[schema(min_length = 1, pattern = "^[^\\u0000]*$")]

@@ -9,7 +9,7 @@ use crate::workspaces::existing;
 use astra_host::paging::PageBody;
 use astra_host::routes::{Params, Unread};
 use astra_host::{Allowed, Call, Failure, Host};
-use astra_kernel::{AgentId, Claims, Code, NanoUsd, Permission, Problem, json};
+use astra_kernel::{AgentId, Claims, Code, IdError, NanoUsd, Permission, Problem, json};
 use astra_store::agents::AgentOutcome;
 use astra_store::workspaces::Workspace;
 use axum::Json;
@@ -215,5 +215,6 @@ pub(crate) async fn delete<H: Host>(call: Call<H>, Params(path): Params<AgentPat
 }
 
 fn checked_id(id: String) -> Result<AgentId, Problem> {
-    AgentId::try_from(id).map_err(|rule| Problem::field("agentId", rule.to_string()))
+    let id = AgentId::try_from(id).map_err(|rule| Problem::field("agentId", rule.to_string()))?;
+    if id.is_own() { Ok(id) } else { Err(Problem::field("agentId", IdError::Agent.to_string())) }
 }

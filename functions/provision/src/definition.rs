@@ -4,7 +4,7 @@ use crate::amount::{Budget, BudgetBody, BudgetForm, Usd, write_budget};
 use crate::fields::{Positive, Text, present};
 use crate::prompt;
 use astra_host::routes::word;
-use astra_kernel::{AgentId, Problem};
+use astra_kernel::{AgentId, IdError, Problem};
 use serde::{Deserialize, Serialize};
 
 /// The longest system prompt template, in characters.
@@ -228,6 +228,9 @@ impl AgentBody {
         let Self { id: said, display_name, model, system_prompt_template, budget, permissions } = self;
         if said.is_some_and(|said| said != id) {
             return Err(Problem::field(format!("{at}/id"), "it is not the id in the path"));
+        }
+        if !id.is_own() {
+            return Err(Problem::field(format!("{at}/id"), IdError::Agent.to_string()));
         }
         prompt::check(display_name.as_str()).map_err(|why| Problem::field(format!("{at}/displayName"), why))?;
         let prompt_fits = (1..=MAX_PROMPT).contains(&system_prompt_template.chars().count()) && !system_prompt_template.contains('\0');

@@ -105,6 +105,8 @@ pub struct Desk<D, R> {
     told: RefCell<Told>,
     failures: Cell<u32>,
     latest: Cell<Timestamp>,
+    /// How many grants were withdrawn: what was read before may still show one.
+    withdrawals: Cell<u64>,
 }
 
 impl<D: Database, R: Rows> Desk<D, R> {
@@ -131,6 +133,7 @@ impl<D: Database, R: Rows> Desk<D, R> {
             told: RefCell::default(),
             failures: Cell::new(0),
             latest: Cell::new(Timestamp(0)),
+            withdrawals: Cell::new(0),
         }
     }
 
@@ -158,6 +161,7 @@ impl<D: Database, R: Rows> Desk<D, R> {
             Ask::Finish(record) => self.finish(*record, now).await,
             Ask::Stop(stop) if self.counter.borrow_mut().stop(stop.turn_id, stop.subject.as_deref()) => Answer::Stopping,
             Ask::Stop(_) => Answer::NotRunning,
+            Ask::Withdraw(agent) => self.withdraw(&agent).unwrap_or_else(refuse),
             Ask::Status => self.status(now).await.unwrap_or_else(refuse),
             Ask::Reconcile => self.reconcile().await.unwrap_or_else(refuse),
             Ask::Forget => self.forget(),
@@ -180,6 +184,7 @@ impl<D: Database, R: Rows> Desk<D, R> {
         if let Some(known) = self.known(begin, now, Asked::BeforeDatabase) {
             return Ok(Some(known));
         }
+        let withdrawals = self.withdrawals.get();
         let text = self.tenant().begin_turn(&begin.argument(self.tick(now)).map_err(|_| StoreError::Shape("turn_begin"))?).await?;
         let outcome: Outcome = parse(&text)?;
         if let Some(denial) = outcome.denial() {
@@ -197,6 +202,9 @@ impl<D: Database, R: Rows> Desk<D, R> {
         // Nothing is awaited from here on: what is decided is still true when it is written down.
         if let Some(known) = self.known(begin, self.tick(now), Asked::AfterDatabase) {
             return Ok(Some(known));
+        }
+        if self.withdrawals.get() != withdrawals {
+            return Ok(None);
         }
         let admitted = self.counter.borrow_mut().admit(context.request(begin)).cloned();
         let hold = match admitted {
@@ -219,6 +227,14 @@ impl<D: Database, R: Rows> Desk<D, R> {
         // In the same write as the new row: what earlier turns no longer need.
         self.sweep();
         Ok(Some(Answer::Begun(Box::new(answer))))
+    }
+
+    /// An agent's grant was revoked: its turns stop at their next sign of life, and what was read of it before is read again.
+    fn withdraw(&self, agent: &AgentId) -> Result<Answer, StoreError> {
+        self.withdrawals.set(self.withdrawals.get() + 1);
+        let turns = self.counter.borrow_mut().withdraw(agent);
+        turns.into_iter().try_for_each(|turn| self.keep(turn))?;
+        Ok(Answer::Withdrawn)
     }
 
     fn used_up(&self, request: &Request<'_>) -> Vec<Alert> {

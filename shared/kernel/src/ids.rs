@@ -55,7 +55,7 @@ impl std::fmt::Display for WorkspaceId {
     }
 }
 
-/// An agent within a workspace or a template.
+/// An agent within a workspace or a template; or, as `WORKSPACE/AGENT`, one that another workspace has granted.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct AgentId(String);
@@ -65,14 +65,21 @@ impl AgentId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether it can name an agent of a workspace's own or of a template.
+    pub fn is_own(&self) -> bool {
+        !self.0.contains('/')
+    }
 }
 
 impl TryFrom<String> for AgentId {
     type Error = IdError;
 
     fn try_from(id: String) -> Result<Self, IdError> {
-        let bytes = id.as_bytes();
-        let fits = (1..=64).contains(&bytes.len())
+        let (granter, own) = id.split_once('/').map_or((None, id.as_str()), |(granter, own)| (Some(granter), own));
+        let bytes = own.as_bytes();
+        let fits = granter.is_none_or(|granter| WorkspaceId::try_from(granter.to_owned()).is_ok())
+            && (1..=64).contains(&bytes.len())
             && bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
             && bytes.first().is_some_and(u8::is_ascii_alphanumeric);
         if fits { Ok(Self(id)) } else { Err(IdError::Agent) }
@@ -144,8 +151,9 @@ mod tests {
 
     #[test]
     fn agent_ids_are_checked() {
-        assert!(AgentId::try_from("assistant_v1.2-x".to_owned()).is_ok());
-        for bad in ["", ".a", "a/b", "a b", "ä", &"a".repeat(65)] {
+        assert!(AgentId::try_from("assistant_v1.2-x".to_owned()).unwrap().is_own());
+        assert!(!AgentId::try_from("customer-acme/assistant".to_owned()).unwrap().is_own());
+        for bad in ["", ".a", "A/b", "a/b/c", "/b", "a/", "a//b", "../b", "a b", "ä", &"a".repeat(65)] {
             assert_eq!(AgentId::try_from(bad.to_owned()), Err(IdError::Agent), "{bad}");
         }
     }

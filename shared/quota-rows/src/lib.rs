@@ -129,6 +129,7 @@ impl<'a, D: Database> RowsCounter<'a, D> {
             Ask::Extend(extend) => self.extend(extend, now).await,
             Ask::Finish(record) => self.finish(record, now).await,
             Ask::Stop(stop) => self.stop(stop).await,
+            Ask::Withdraw(agent) => self.tenant().holds_withdraw(agent).await.map(|_| Answer::Withdrawn),
             Ask::Status => self.status(now).await,
             Ask::Reconcile => self.reconcile().await,
             Ask::Forget => self.tenant().holds_forget().await.map(|_| Answer::Forgotten),

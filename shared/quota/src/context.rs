@@ -3,7 +3,7 @@
 use crate::window::Spans;
 use crate::words::{Begin, Draft, ModelRef, Record, TurnStatus};
 use crate::{Request, Size};
-use astra_kernel::{Access, Allowance, Limits, NanoUsd, Permission, Price, SessionId, Timestamp, Tokens, Usage, UsageSource};
+use astra_kernel::{Access, AgentId, Allowance, Limits, NanoUsd, Permission, Price, SessionId, Timestamp, Tokens, Usage, UsageSource};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -85,6 +85,10 @@ pub struct Workspace {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Agent {
+    /// Its id: a granted one is `GRANTER/AGENT`, however it was asked for. None: as it was asked for.
+    id: Option<AgentId>,
+    /// When its grant ends.
+    until: Option<Timestamp>,
     /// Its limits of tokens and cost.
     #[serde(default)]
     pub allowance: Allowance,
@@ -118,7 +122,8 @@ impl Context {
     pub fn request(&self, begin: &Begin) -> Request<'_> {
         Request {
             turn: begin.turn_id,
-            agent: begin.agent_id.clone(),
+            agent: self.agent.id.as_ref().unwrap_or(&begin.agent_id).clone(),
+            until: self.agent.until,
             subject: begin.subject.clone(),
             key: begin.idempotency_key.clone().map(|key| (key, begin.request_hash.clone())),
             now: self.now,
@@ -141,7 +146,7 @@ impl Context {
             turn_id,
             session_id: self.session_id,
             new_session: self.new_session,
-            agent_id,
+            agent_id: self.agent.id.clone().unwrap_or(agent_id),
             subject,
             status: TurnStatus::Expired,
             finish_reason: None,

@@ -166,6 +166,7 @@ impl Counter {
     /// Takes a sign of life; grows the hold when it has to cover more than it does.
     pub fn extend(&mut self, now: Timestamp, extend: &Extend) -> Heard {
         let Some(hold) = self.holds.get_mut(&extend.turn_id) else { return Heard::NotRunning };
+        hold.stop |= hold.until.is_some_and(|until| until <= now);
         if extend.sequence > hold.sequence {
             hold.sequence = extend.sequence;
             hold.progress = extend.progress;
@@ -212,6 +213,16 @@ impl Counter {
             }
             _ => false,
         }
+    }
+
+    /// Asks all running turns of an agent to stop; which.
+    pub fn withdraw(&mut self, agent: &AgentId) -> Vec<TurnId> {
+        let tell = |(turn, hold): (&TurnId, &mut Hold)| {
+            let is_its = hold.agent == *agent;
+            hold.stop |= is_its;
+            is_its.then_some(*turn)
+        };
+        self.holds.iter_mut().filter_map(tell).collect()
     }
 
     /// Replaces a hold by what was really used, once the record is in the ledger (or is kept to get there).

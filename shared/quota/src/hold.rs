@@ -22,6 +22,8 @@ pub struct Request<'a> {
     pub turn: TurnId,
     /// The agent.
     pub agent: AgentId,
+    /// When it may run no longer, if it is granted until then.
+    pub until: Option<Timestamp>,
     /// Who asks.
     pub subject: String,
     /// The idempotency key and the request's hash.
@@ -91,6 +93,9 @@ pub struct Hold {
     pub progress: Usage,
     /// The turn is asked to stop.
     pub stop: bool,
+    /// When it is, by itself: its agent is granted until then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
     /// The turn stands still until others give back what they hold of this limit.
     #[serde(default)]
     pub waits: Option<Waits>,

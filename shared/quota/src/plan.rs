@@ -120,6 +120,7 @@ pub fn admit(request: Request<'_>, caps: Vec<Cap>, stands: &[Stand], recent: Rec
         sequence: 0,
         progress: Usage::NONE,
         stop: false,
+        until: request.until,
         waits: None,
     })
 }

@@ -37,6 +37,8 @@ pub enum Ask {
     Finish(Box<Record>),
     /// Ask a running turn to stop.
     Stop(Stop),
+    /// Ask all running turns of an agent to stop whose grant was revoked; none that was beginning begins.
+    Withdraw(AgentId),
     /// Show the limits and what is used of them; learn of limits that were changed.
     Status,
     /// Compare what you know of the ledger with the ledger, and go by the ledger from now on.
@@ -55,6 +57,7 @@ impl Ask {
             Self::Extend(_) => "extend",
             Self::Finish(_) => "finish",
             Self::Stop(_) => "stop",
+            Self::Withdraw(_) => "withdraw",
             Self::Status => "status",
             Self::Reconcile => "reconcile",
             Self::Forget => "forget",
@@ -251,6 +254,8 @@ pub enum Answer {
     Finished(Finished),
     /// The running turn was told to stop.
     Stopping,
+    /// The agent's turns were told to stop.
+    Withdrawn,
     /// No such turn is running.
     NotRunning,
     /// The limits and what is used of them; none for an unknown workspace.
@@ -279,6 +284,7 @@ impl Answer {
             Self::Extended(_) => "extended",
             Self::Finished(_) => "finished",
             Self::Stopping => "stopping",
+            Self::Withdrawn => "withdrawn",
             Self::NotRunning => "not_running",
             Self::Status(_) => "status",
             Self::Reconciled(_) => "reconciled",

@@ -1,7 +1,7 @@
 //! Holds as rows, for the counter of hosts without Durable Objects (`migrations/0011`, `0012`). Arguments and answers are the counter's to write and read.
 
 use crate::{Database, Operator, StoreError, Tenant, operator_statement, tenant_statement};
-use astra_kernel::{Timestamp, WorkspaceId};
+use astra_kernel::{AgentId, Timestamp, WorkspaceId};
 use serde::{Deserialize, Serialize};
 
 impl<D: Database> Tenant<'_, D> {
@@ -59,6 +59,20 @@ impl<D: Database> Tenant<'_, D> {
     /// [`StoreError`].
     pub async fn hold_stop(&self, arg: &str) -> Result<String, StoreError> {
         self.call_text(tenant_statement!("hold_stop"), arg).await
+    }
+
+    /// Asks all running turns of an agent to stop whose grant was revoked.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn holds_withdraw(&self, agent_id: &AgentId) -> Result<String, StoreError> {
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Of<'a> {
+            agent_id: &'a AgentId,
+        }
+        let arg = serde_json::to_string(&Of { agent_id }).map_err(|_| StoreError::Shape("holds_withdraw"))?;
+        self.call_text(tenant_statement!("holds_withdraw"), &arg).await
     }
 
     /// Settles a hold and saves its turn, in one transaction.

@@ -15,6 +15,7 @@ use std::future::Future;
 
 pub mod agents;
 pub mod billing;
+pub mod grants;
 mod grouped;
 pub mod holds;
 pub mod members;

@@ -106,7 +106,7 @@ pub async fn begin<H: TurnHost>(call: &Call<H>, workspace: &WorkspaceId, ask: Tu
 async fn prepare<H: TurnHost>(
     call: &Call<H>,
     workspace: &WorkspaceId,
-    ask: TurnAsk,
+    mut ask: TurnAsk,
     turn_id: TurnId,
     begun: Held,
     settings: &TurnSettings,
@@ -114,6 +114,8 @@ async fn prepare<H: TurnHost>(
     let host = &call.host;
     let context: Context =
         astra_kernel::json::from_str(begun.context.get()).map_err(|e| Failure::internal(format!("turn_begin's document: {e}")))?;
+    // A granted agent is its granter's, however it was asked for.
+    ask.agent_id = context.agent.id.clone();
     let mut prompt = prompt::build(&context, &ask.subject, &ask.message, begun.max_output);
     let endpoint = endpoint(host, workspace, &context);
     let Held { context: _, started_at, mut input_bound, mut output, max_output: _, bounded_by_budget, quota } = begun;

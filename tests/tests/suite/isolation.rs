@@ -37,6 +37,8 @@ impl Full {
             ("user", "plum-user".to_owned()),
             ("member", "plum-user".to_owned()),
             ("jti", "a-token-of-somebody".to_owned()),
+            ("grant", "0199c0de-0000-7000-8000-000000000000".to_owned()),
+            ("role", "viewer".to_owned()),
             ("role", "plum-role".to_owned()),
         ];
         Self { ws, ids }
@@ -90,6 +92,7 @@ fn body(operation: &Operation) -> Option<Value> {
         ("POST", "tokens", _) => json!({ "subject": "eve", "role": "viewer" }),
         ("PUT", "secrets", _) => json!({ "value": "x" }),
         ("PUT", "agents", _) => agent,
+        ("POST", "grants", 0) => json!({ "receivingWorkspaceId": "nobody-at-all", "agentId": "plum" }),
         ("POST", "turns", 0) => json!({ "agentId": "plum", "message": "hello" }),
         ("POST", "smoke-test", _) => json!({ "agentId": "plum" }),
         _ => panic!("{} {} takes a body that this test does not know: add it here", operation.method, operation.path),

@@ -7,6 +7,7 @@ mod agents;
 mod bill;
 mod description;
 mod disconnects;
+mod grants;
 mod hangups;
 mod idempotency;
 mod isolation;

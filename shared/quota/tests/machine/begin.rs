@@ -216,6 +216,7 @@ impl World {
             allowance: &allowance,
             agent_count: AGENT_COUNT,
             max_tokens_per_turn: per_turn(wish.agent),
+            until: None,
             size: Size { least: wish.least, full: wish.least + wish.history },
             wanted_output: wish.output,
             price: price(wish.agent),

@@ -60,6 +60,7 @@ fn check_hold(hold: &Hold, turn: &Turn) {
         sequence,
         progress,
         stop,
+        until,
         waits,
     } = hold;
     assert_eq!((*input_bound, *output, *max_output), (turn.input, turn.output, turn.max_output), "how much is held: {turn:?}");
@@ -75,7 +76,7 @@ fn check_hold(hold: &Hold, turn: &Turn) {
         (turn.started_at, &turn.windows, turn.stop, LEASE),
         "the windows that it is counted in"
     );
-    assert_eq!((*max_tokens_per_turn, *max_turns_per_minute), (turn.max_tokens, turn.per_minute), "its limits");
+    assert_eq!((*max_tokens_per_turn, *max_turns_per_minute, *until), (turn.max_tokens, turn.per_minute, None), "its limits");
     assert_eq!(
         (agent.as_str(), subject, key, price),
         (AGENTS[usize::from(turn.agent)], &turn.subject, &turn.key, &turn.price),

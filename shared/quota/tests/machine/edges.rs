@@ -23,6 +23,7 @@ fn begin(counter: &mut Counter, n: u128, limits: &Limits, now: Timestamp, wanted
         allowance: &Allowance::default(),
         agent_count: 1,
         max_tokens_per_turn: None,
+        until: None,
         size: Size { least: 100, full: 100 },
         wanted_output,
         price: PRICE,
