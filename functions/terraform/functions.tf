@@ -11,6 +11,7 @@ locals {
     provision = {
       paths = ["/workspaces", "/workspaces/{workspaceId}"]
       prefixes = [
+        "/workspaces/{workspaceId}/export",
         "/workspaces/{workspaceId}/members",
         "/workspaces/{workspaceId}/tokens",
         "/workspaces/{workspaceId}/secrets",

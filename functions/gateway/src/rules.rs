@@ -56,7 +56,7 @@ pub fn function_for(path: &str) -> Option<Function> {
         ("workspaces", Some(_), Some("usage" | "quota")) | ("billing", Some(_), _) => Some(Function::Billing),
         ("workspaces", Some(_), Some("roles" | "authorize" | "grants" | "audit")) => Some(Function::Grants),
         ("workspaces", None, None)
-        | ("workspaces", Some(_), None | Some("members" | "tokens" | "secrets" | "agents"))
+        | ("workspaces", Some(_), None | Some("export" | "members" | "tokens" | "secrets" | "agents"))
         | ("plans", Some(_), _) => Some(Function::Provision),
         _ => None,
     }
@@ -70,7 +70,7 @@ pub const PREFLIGHT: [(&str, &str); 3] = [
 ];
 
 /// What of an answer's headers a browser's code may read: `access-control-expose-headers`.
-pub const EXPOSED_HEADERS: &str = "x-request-id, retry-after, location, ratelimit, ratelimit-policy";
+pub const EXPOSED_HEADERS: &str = "x-request-id, retry-after, location, next-cursor, ratelimit, ratelimit-policy";
 
 /// The largest request body in bytes.
 pub const BODY_LIMIT: u64 = 1 << 20;
@@ -95,6 +95,7 @@ mod tests {
             ("/workspaces", Some(Function::Provision)),
             ("/workspaces/a", Some(Function::Provision)),
             ("/workspaces/a/tokens", Some(Function::Provision)),
+            ("/workspaces/a/export", Some(Function::Provision)),
             ("/workspaces/a/secrets/X", Some(Function::Provision)),
             ("/workspaces/a/agents/b", Some(Function::Provision)),
             ("/plans/pro", Some(Function::Provision)),

@@ -8,6 +8,7 @@ astra_host::routes! {
     GET "/workspaces/{workspaceId}" => workspaces::read,
     PATCH "/workspaces/{workspaceId}" => workspaces::change,
     DELETE "/workspaces/{workspaceId}" => workspaces::delete,
+    GET "/workspaces/{workspaceId}/export" => workspaces::export,
 
     GET "/workspaces/{workspaceId}/members" => members::list,
     PUT "/workspaces/{workspaceId}/members/{userId}" => members::put,

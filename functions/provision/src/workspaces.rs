@@ -8,12 +8,12 @@ use astra_host::routes::{Params, Unread};
 use astra_host::{Allowed, Call, CounterUnreachable, Failure, Host};
 use astra_kernel::{Code, Limits, Permission, Problem, Timestamp, WorkspaceId};
 use astra_quota::words::{Answer, Ask};
-use astra_store::Tenant;
-use astra_store::workspaces::{Created, NewWorkspace, Patched, Workspace, WorkspacePatch};
+use astra_store::workspaces::{Created, Erased, Kept, NewWorkspace, Patched, Removed, Workspace, WorkspacePatch};
+use astra_store::{StoreError, Tenant};
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
-use http::header::LOCATION;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, LOCATION};
 use serde::{Deserialize, Serialize};
 
 /// A workspace.
@@ -233,20 +233,79 @@ fn time_zone_unknown() -> Problem {
     Problem::field("/timeZone", "not a time zone's name in the IANA database, such as Europe/Berlin or UTC")
 }
 
-/// Deletes a workspace with everything it owns. Its ledger stays, as the bill's record.
+/// What was removed with a workspace, and what stays.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = ErasedWorkspace)]
+pub(crate) struct ErasedView {
+    /// The workspace.
+    #[schema(value_type = String)]
+    workspace_id: WorkspaceId,
+    /// How many of each were removed.
+    removed: Removed,
+    /// What stays.
+    kept: Kept,
+}
+
+/// Deletes a workspace with everything it owns, and says what that was. Its ledger stays, as the bill's record, without who asked.
 #[utoipa::path(
     delete, path = "/workspaces/{workspaceId}", tag = "workspaces", operation_id = "deleteWorkspace", params(WorkspacePath),
-    responses((status = 204, description = "Deleted")),
+    responses((status = 200, description = "Deleted", body = ErasedView)),
 )]
-pub(crate) async fn delete<H: Host>(call: Call<H>, Params(path): Params<WorkspacePath>) -> Result<StatusCode, Failure> {
+pub(crate) async fn delete<H: Host>(call: Call<H>, Params(path): Params<WorkspacePath>) -> Result<Json<ErasedView>, Failure> {
     let Allowed { data, .. } = call.tenant(&path.workspace_id, Permission::WorkspaceDelete).await?;
-    let was_there = data.delete_workspace().await?;
+    let erased = data.delete_workspace().await?;
     // Also when it was gone already: an earlier try may have ended here.
     match call.host.ask(data.workspace(), &Ask::Forget).await? {
-        Answer::Forgotten if was_there => Ok(StatusCode::NO_CONTENT),
-        Answer::Forgotten => Err(Problem::not_found("workspace").into()),
+        Answer::Forgotten => {
+            let Erased { removed, kept } = erased.ok_or_else(|| Problem::not_found("workspace"))?;
+            Ok(Json(ErasedView { workspace_id: data.workspace().clone(), removed, kept }))
+        }
         _ => Err(CounterUnreachable.into()),
     }
+}
+
+/// Where the next page of an export begins.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExportQuery {
+    after: Option<String>,
+    limit: Option<u32>,
+}
+
+/// One page of all that the workspace has, as JSON lines `{type, ..}`: the workspace, members, roles, agents, names of secrets, conversations, turns, the ledger,
+/// grants, memories. The header `Next-Cursor` says where the next page begins; the last page has none.
+#[utoipa::path(
+    get, path = "/workspaces/{workspaceId}/export", tag = "workspaces", operation_id = "exportWorkspace",
+    params(
+        WorkspacePath,
+        ("after" = Option<String>, Query, description = "The `Next-Cursor` of the page before", pattern = "^([0-9a-f]{2})+$"),
+        ("limit" = Option<u32>, Query, description = "How many lines at most; 1000 unless told", minimum = 1, maximum = 1000),
+    ),
+    responses((status = 200, description = "Lines", body = String, content_type = "application/x-ndjson")),
+)]
+pub(crate) async fn export<H: Host>(call: Call<H>, Params(path): Params<WorkspacePath>, request: Unread) -> Result<Response, Failure> {
+    let Allowed { data, .. } = call.tenant(&path.workspace_id, Permission::WorkspaceExport).await?;
+    let ExportQuery { after, limit } = request.query()?;
+    let limit = limit.unwrap_or(1000);
+    if !(1..=1000).contains(&limit) {
+        return Err(Problem::field("limit", "a whole number from 1 to 1000").into());
+    }
+    let no_cursor = || Problem::field("after", "a Next-Cursor of this export");
+    let after =
+        after.map(|after| hex::decode(after).ok().and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(no_cursor)).transpose()?;
+    let page = match data.export(after.as_deref(), limit).await {
+        // A data exception: what stands in the cursor is no key. Nothing else that is sent gets there.
+        Err(StoreError::Fault(state)) if state.starts_with("22") => return Err(no_cursor().into()),
+        page => page?.ok_or_else(|| Problem::not_found("workspace"))?,
+    };
+    let mut response = ([(CONTENT_TYPE, "application/x-ndjson"), (CACHE_CONTROL, "no-store")], page.lines).into_response();
+    if let Some(next) = page.next {
+        response
+            .headers_mut()
+            .insert("next-cursor", HeaderValue::try_from(hex::encode(next)).map_err(|error| Failure::internal(error.to_string()))?);
+    }
+    Ok(response)
 }
 
 /// The workspace, for what needs it to exist.

@@ -124,7 +124,7 @@ async fn a_patch_names_what_changes() {
 #[tokio::test]
 async fn deleting_makes_the_counter_forget_and_a_retry_finishes_it() {
     let host = FakeHost::new(&[]);
-    host.answer("workspace_delete", &json!({ "outcome": "ok" }));
+    host.answer("workspace_delete", &erased());
     let reply = as_operator(&host, "DELETE", "/workspaces/acme", "").await;
     reply.problem(503);
     assert_eq!(reply.headers["retry-after"], "1");
@@ -134,14 +134,21 @@ async fn deleting_makes_the_counter_forget_and_a_retry_finishes_it() {
     as_operator(&host, "DELETE", "/workspaces/acme", "").await.problem(503);
     host.counter(|_| Ok(Answer::Forgotten));
     as_operator(&host, "DELETE", "/workspaces/acme", "").await.problem(404);
-    host.answer("workspace_delete", &json!({ "outcome": "ok" }));
-    assert_eq!(as_operator(&host, "DELETE", "/workspaces/acme", "").await.ok(204), Value::Null);
+    host.answer("workspace_delete", &erased());
+    let said = as_operator(&host, "DELETE", "/workspaces/acme", "").await.ok(200);
+    assert_eq!((&said["workspaceId"], &said["removed"]["turns"], &said["kept"]["ledgerEntries"]), (&json!("acme"), &json!(3), &json!(3)));
     assert_eq!(host.asked(), ["acme Forget"; 5]);
     // Not before the database is done: what is not deleted must not lose what it has spent.
     let host = FakeHost::new(&[]);
     host.counter(|_| Err(CounterUnreachable));
     as_operator(&host, "DELETE", "/workspaces/acme", "").await.problem(503);
     assert!(host.asked().is_empty());
+}
+
+/// `workspace_delete`'s answer.
+fn erased() -> Value {
+    let removed = json!({ "members": 1, "roles": 0, "agents": 0, "secrets": 0, "sessions": 2, "messages": 6, "turns": 3, "memories": 0, "grants": 0 });
+    json!({ "outcome": "ok", "removed": removed, "kept": { "ledgerEntries": 3 } })
 }
 
 /// `role_get`'s answer for a role with its defaults.

@@ -79,6 +79,8 @@ pub enum Permission {
     WorkspaceWrite,
     /// Delete the workspace.
     WorkspaceDelete,
+    /// Take all of the workspace's data along.
+    WorkspaceExport,
     /// See members.
     MemberRead,
     /// Add, change and remove members.
@@ -107,13 +109,13 @@ pub enum Permission {
 
 use Permission::{
     AgentInvoke, AgentRead, AgentWrite, AuditRead, BillingRead, GrantRead, GrantWrite, MemberRead, MemberWrite, MemoryCrossWorkspaceRead,
-    MemoryRead, MemoryWrite, RoleRead, RoleWrite, SecretWrite, SessionRead, SessionReadAll, TokenIssue, WorkspaceDelete, WorkspaceList,
-    WorkspaceRead, WorkspaceWrite,
+    MemoryRead, MemoryWrite, RoleRead, RoleWrite, SecretWrite, SessionRead, SessionReadAll, TokenIssue, WorkspaceDelete, WorkspaceExport,
+    WorkspaceList, WorkspaceRead, WorkspaceWrite,
 };
 
 impl Permission {
     /// Every permission that there is.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         AgentInvoke,
         AgentRead,
         AgentWrite,
@@ -125,6 +127,7 @@ impl Permission {
         WorkspaceRead,
         WorkspaceWrite,
         WorkspaceDelete,
+        WorkspaceExport,
         WorkspaceList,
         MemberRead,
         MemberWrite,
@@ -151,6 +154,7 @@ impl Permission {
             WorkspaceRead => "workspace:read",
             WorkspaceWrite => "workspace:write",
             WorkspaceDelete => "workspace:delete",
+            WorkspaceExport => "workspace:export",
             MemberRead => "member:read",
             MemberWrite => "member:write",
             TokenIssue => "token:issue",
@@ -217,7 +221,7 @@ pub fn defaults(role: &str) -> Vec<Permission> {
             let others = ADMIN.into_iter().filter(|permission| *permission != SessionReadAll);
             others.chain([WorkspaceList, WorkspaceDelete]).collect()
         }
-        Ok(Role::Owner) => ADMIN.into_iter().chain([WorkspaceDelete]).collect(),
+        Ok(Role::Owner) => ADMIN.into_iter().chain([WorkspaceDelete, WorkspaceExport]).collect(),
         Ok(Role::Admin) => ADMIN.to_vec(),
         Ok(Role::Member) => MEMBER.to_vec(),
         Ok(Role::Viewer) => vec![AgentRead, MemoryRead, SessionRead, WorkspaceRead],

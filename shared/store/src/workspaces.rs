@@ -32,6 +32,57 @@ pub struct Workspace {
     pub updated_at: Timestamp,
 }
 
+/// What went with a workspace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct Erased {
+    /// How many of each were removed.
+    pub removed: Removed,
+    /// What stays.
+    pub kept: Kept,
+}
+
+/// How many of each were removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = RemovedCounts)]
+pub struct Removed {
+    /// Members.
+    pub members: i64,
+    /// Roles that it had defined.
+    pub roles: i64,
+    /// Agents of its own.
+    pub agents: i64,
+    /// Secrets.
+    pub secrets: i64,
+    /// Conversations.
+    pub sessions: i64,
+    /// Their messages.
+    pub messages: i64,
+    /// Turns.
+    pub turns: i64,
+    /// Memories.
+    pub memories: i64,
+    /// Grants that it had given.
+    pub grants: i64,
+}
+
+/// What stays of a workspace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = KeptCounts)]
+pub struct Kept {
+    /// Entries of the ledger, without who asked.
+    pub ledger_entries: i64,
+}
+
+/// One page of an export.
+#[derive(Debug, Clone, Deserialize)]
+pub struct ExportPage {
+    /// JSON lines.
+    pub lines: String,
+    /// What `after` is for the next page.
+    pub next: Option<String>,
+}
+
 /// Which models a workspace may use: all that these do not exclude.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -192,13 +243,27 @@ impl<D: Database> Tenant<'_, D> {
         }
     }
 
-    /// Deletes it with everything it owns; its ledger entries stay, as the bill's record. False when it does not exist.
+    /// Deletes it with everything it owns; its ledger entries stay, as the bill's record, without who asked. `None` when it does not exist.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn delete_workspace(&self) -> Result<bool, StoreError> {
-        let Outcome { outcome } = self.call(tenant_statement!("workspace_delete"), &Nothing {}).await?;
-        Ok(outcome != "not_found")
+    pub async fn delete_workspace(&self) -> Result<Option<Erased>, StoreError> {
+        const STATEMENT: &str = tenant_statement!("workspace_delete");
+        let answer = self.call_text(STATEMENT, "{}").await?;
+        let Outcome { outcome } = crate::parse(STATEMENT, &answer)?;
+        if outcome == "ok" { crate::parse(STATEMENT, &answer).map(Some) } else { Ok(None) }
+    }
+
+    /// One page of all that the workspace has, as JSON lines; `None` when it does not exist.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn export(&self, after: Option<&str>, limit: u32) -> Result<Option<ExportPage>, StoreError> {
+        const STATEMENT: &str = tenant_statement!("workspace_export");
+        let arg = serde_json::to_string(&crate::PageArg { after, limit }).map_err(|_| StoreError::Shape(STATEMENT))?;
+        let answer = self.call_text(STATEMENT, &arg).await?;
+        let Outcome { outcome } = crate::parse(STATEMENT, &answer)?;
+        if outcome == "ok" { crate::parse(STATEMENT, &answer).map(Some) } else { Ok(None) }
     }
 }
 
