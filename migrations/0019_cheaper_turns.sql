@@ -1,13 +1,13 @@
 -- What a turn costs the database, without a change to what any function answers or upholds.
 --
--- Half of it was not work but its preparation: each statement sets up a plan's executor (some 5 to 15 microseconds, an aggregate or a join more), as often as it runs. So
+-- Much of it was not work but its preparation: each statement sets up a plan's executor (5 to 15 us, more with an aggregate or a join), as often as it runs. So
 -- * what is read under one lock is read by one statement, as scalar subqueries and ARRAY(..), which need no aggregate;
 -- * a hold's few windows and caps are compared in plpgsql: a simple expression costs a fifth of a microsecond;
 -- * `v_done := f(..)` in place of PERFORM, which would be a statement;
 -- * hold_finish gives turn_finish's part the document itself, not its text.
 --
--- Traps: * the functions that have no SET of their own (each costs a level of settings, and the next look at a name afterwards) are called by those that have: they
---          qualify every name that is not pg_catalog's.
+-- Traps: * functions without a SET of their own (it costs a level of settings and a new look at names) are called by those that have one: they qualify
+--          every name that is not pg_catalog's.
 --        * `v_done :=` of a function that waits is a statement for what follows: in a VOLATILE function the next one takes its own snapshot.
 
 SET LOCAL ROLE astra_owner;
@@ -52,7 +52,8 @@ DECLARE
 BEGIN
   SELECT ARRAY(SELECT jsonb_build_array(w.span, w.scope, w.cost_used, w.tokens_used, w.cost_held, w.tokens_held)
                FROM public.quota_windows a
-               JOIN public.quota_windows w ON w.workspace_id = p_workspace AND w.span = a.span AND (p_agent IS NULL OR w.scope IN ('workspace', 'agent:' || p_agent))
+               JOIN public.quota_windows w ON w.workspace_id = p_workspace AND w.span = a.span
+                                          AND (p_agent IS NULL OR w.scope IN ('workspace', 'agent:' || p_agent))
                WHERE a.workspace_id = p_workspace AND a.scope = 'workspace'
                  AND a.ledger_seq = COALESCE((SELECT h.seq FROM public.ledger_heads h WHERE h.workspace_id = p_workspace), 0)
                  AND CASE WHEN p_spans IS NULL THEN a.ends_at > p_now ELSE a.span = ANY (p_spans) END),
@@ -95,22 +96,6 @@ BEGIN
     v_done := astra.windows_ensure(p_workspace, v_spans -> i);
   END LOOP;
   RETURN astra.span_ids(v_spans);
-END
-$$;
-
--- Whether a row of each window is there that has counted the ledger's last entry.
-CREATE FUNCTION astra.windows_fresh(p_rows public.quota_windows[], p_spans text[], p_last bigint) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS
-$$
-DECLARE
-  v_row public.quota_windows;
-  v_missing int := cardinality(p_spans);
-BEGIN
-  FOREACH v_row IN ARRAY p_rows LOOP
-    IF v_row.scope = 'workspace' AND v_row.ledger_seq = p_last THEN
-      v_missing := v_missing - 1;
-    END IF;
-  END LOOP;
-  RETURN v_missing <= 0;
 END
 $$;
 
@@ -177,8 +162,8 @@ BEGIN
 END
 $$;
 
--- What is used and left of a hold's limits once it is charged so much and holds nothing any more: astra_quota::QuotaView. The rows are those of the windows that it is held in, as
--- they were before.
+-- What is used and left of a hold's limits once it is charged so much and holds nothing any more: astra_quota::QuotaView. The rows are those of the windows
+-- that it is held in, as they were before.
 DROP FUNCTION astra.quota_view(text, jsonb, timestamptz);
 CREATE FUNCTION astra.quota_view(p_workspace text, p_hold jsonb, p_rows public.quota_windows[], p_cost bigint, p_held_cost bigint, p_tokens bigint,
   p_held_tokens bigint, p_now timestamptz) RETURNS jsonb LANGUAGE plpgsql STABLE AS
@@ -228,7 +213,8 @@ BEGIN
 END
 $$;
 
--- turn_finish's work: see there. The answer and the marks that were passed come by themselves, so that the counter need not write them into the document. -> {outcome, ledgerSeq}
+-- turn_finish's work, as in 0012 -> {outcome, ledgerSeq}. The answer and the marks that were passed come by themselves, so that the counter need not write them
+-- into the document. The caller has set the workspace.
 CREATE FUNCTION astra.turn_enter(p_workspace text, p_arg jsonb, p_answer jsonb, p_alerts jsonb) RETURNS jsonb LANGUAGE plpgsql AS
 $$
 DECLARE
@@ -392,6 +378,7 @@ DECLARE
   v_is_held boolean;
   v_rows public.quota_windows[];
   v_last bigint;
+  v_counted bigint[];
   v_fits boolean;
   v_known public.holds;
   v_done text;
@@ -403,9 +390,12 @@ BEGIN
            EXISTS (SELECT 1 FROM public.holds h WHERE h.workspace_id = p_workspace AND h.turn_id = v_turn),
            (SELECT l.seq FROM public.ledger_heads l WHERE l.workspace_id = p_workspace),
            ARRAY(SELECT w FROM public.quota_windows w
-                 WHERE w.workspace_id = p_workspace AND w.span = ANY (v_spans) AND w.scope IN ('workspace', 'agent:' || v_agent))
-    INTO v_zone, v_is_held, v_last, v_rows;
-    EXIT WHEN v_try = 2 OR astra.windows_fresh(v_rows, v_spans, COALESCE(v_last, 0));
+                 WHERE w.workspace_id = p_workspace AND w.span = ANY (v_spans) AND w.scope IN ('workspace', 'agent:' || v_agent)),
+           ARRAY(SELECT w.ledger_seq FROM public.quota_windows w
+                 WHERE w.workspace_id = p_workspace AND w.span = ANY (v_spans) AND w.scope = 'workspace')
+    INTO v_zone, v_is_held, v_last, v_rows, v_counted;
+    -- Each window is there and has counted the ledger's last entry.
+    EXIT WHEN v_try = 2 OR (cardinality(v_counted) = cardinality(v_spans) AND COALESCE(v_last, 0) = ALL (v_counted));
     v_done := astra.windows_of(p_workspace, v_hold);
   END LOOP;
 
@@ -465,6 +455,7 @@ DECLARE
   v_held_tokens bigint;
   v_started timestamptz;
   v_last bigint;
+  v_counted bigint[];
   v_rows public.quota_windows[];
   v_quota jsonb;
   v_alerts jsonb;
@@ -483,11 +474,14 @@ BEGIN
   FOR v_try IN 1 .. 2 LOOP
     SELECT h.hold, h.agent_id, h.spans, h.cost, h.tokens, (SELECT l.seq FROM public.ledger_heads l WHERE l.workspace_id = p_workspace),
            ARRAY(SELECT w FROM public.quota_windows w
-                 WHERE w.workspace_id = p_workspace AND w.span = ANY (h.spans) AND w.scope IN ('workspace', 'agent:' || h.agent_id))
-    INTO v_hold, v_agent, v_spans, v_held_cost, v_held_tokens, v_last, v_rows
+                 WHERE w.workspace_id = p_workspace AND w.span = ANY (h.spans) AND w.scope IN ('workspace', 'agent:' || h.agent_id)),
+           ARRAY(SELECT w.ledger_seq FROM public.quota_windows w
+                 WHERE w.workspace_id = p_workspace AND w.span = ANY (h.spans) AND w.scope = 'workspace')
+    INTO v_hold, v_agent, v_spans, v_held_cost, v_held_tokens, v_last, v_rows, v_counted
     FROM public.holds h WHERE h.workspace_id = p_workspace AND h.turn_id = v_turn;
     IF NOT FOUND THEN
-      -- A settlement that comes late: the windows are built anew from what it enters. Its limits went with its hold: who wants to know them asks for those of now.
+      -- A settlement that comes late: the windows are built anew from what it enters. Its limits went with its hold: who wants to know them asks for those of
+      -- now.
       v_done := astra.turn_enter(p_workspace, v_arg, v_answer, v_arg -> 'alerts');
       IF NOT v_has_answer THEN
         RETURN jsonb_build_object('outcome', 'finished', 'quota', jsonb_build_object('windows', jsonb_build_array()))::text;
@@ -496,7 +490,7 @@ BEGIN
     END IF;
     v_last := COALESCE(v_last, 0);
     -- Before anything is changed: windows that were built half-way through would have counted a half.
-    EXIT WHEN v_try = 2 OR astra.windows_fresh(v_rows, v_spans, v_last);
+    EXIT WHEN v_try = 2 OR (cardinality(v_counted) = cardinality(v_spans) AND v_last = ALL (v_counted));
     v_done := astra.windows_of(p_workspace, v_hold);
   END LOOP;
 
@@ -597,6 +591,6 @@ BEGIN
 END
 $$;
 
-GRANT EXECUTE ON FUNCTION astra.span_ids(jsonb), astra.windows_fresh(public.quota_windows[], text[], bigint), astra.caps_fit(jsonb, public.quota_windows[], bigint, bigint),
+GRANT EXECUTE ON FUNCTION astra.span_ids(jsonb), astra.caps_fit(jsonb, public.quota_windows[], bigint, bigint),
   astra.quota_view(text, jsonb, public.quota_windows[], bigint, bigint, bigint, bigint, timestamptz), astra.turn_enter(text, jsonb, jsonb, jsonb)
 TO astra_quota;

@@ -523,6 +523,7 @@ DECLARE
   v_is_held boolean;
   v_rows public.quota_windows[];
   v_last bigint;
+  v_counted bigint[];
   v_fits boolean;
   v_known public.holds;
   v_done text;
@@ -534,9 +535,12 @@ BEGIN
            EXISTS (SELECT 1 FROM public.holds h WHERE h.workspace_id = p_workspace AND h.turn_id = v_turn),
            (SELECT l.seq FROM public.ledger_heads l WHERE l.workspace_id = p_workspace),
            ARRAY(SELECT w FROM public.quota_windows w
-                 WHERE w.workspace_id = p_workspace AND w.span = ANY (v_spans) AND w.scope IN ('workspace', 'agent:' || v_agent))
-    INTO v_zone, v_is_held, v_last, v_rows;
-    EXIT WHEN v_try = 2 OR astra.windows_fresh(v_rows, v_spans, COALESCE(v_last, 0));
+                 WHERE w.workspace_id = p_workspace AND w.span = ANY (v_spans) AND w.scope IN ('workspace', 'agent:' || v_agent)),
+           ARRAY(SELECT w.ledger_seq FROM public.quota_windows w
+                 WHERE w.workspace_id = p_workspace AND w.span = ANY (v_spans) AND w.scope = 'workspace')
+    INTO v_zone, v_is_held, v_last, v_rows, v_counted;
+    -- Each window is there and has counted the ledger's last entry.
+    EXIT WHEN v_try = 2 OR (cardinality(v_counted) = cardinality(v_spans) AND COALESCE(v_last, 0) = ALL (v_counted));
     v_done := astra.windows_of(p_workspace, v_hold);
   END LOOP;
 

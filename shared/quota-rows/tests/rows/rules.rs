@@ -2,7 +2,7 @@
 
 use crate::world::{LEASE, OUTPUT, START, World, begin, record, turn, usage};
 use astra_kernel::{NanoUsd, Usage};
-use astra_quota::words::Begin;
+use astra_quota::words::{Begin, Record};
 use astra_quota::{Answer, Ask};
 use astra_store::{Database as _, StoreError};
 use serde_json::json;
@@ -201,6 +201,37 @@ async fn what_somebody_else_enters_in_the_ledger_is_counted() {
     assert_eq!(refusal.used, 9_000_000);
     let finished = world.finish(record(&begin(1), START, usage(10, 20), 700, START), START).await;
     assert_eq!(finished.quota.windows[0].used, 9_000_700);
+    world.check().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a database"]
+async fn what_somebody_else_enters_while_a_turn_runs_is_in_what_it_is_told() {
+    let world = world().await;
+    world.begun(&begin(1), START).await;
+    let mut other = serde_json::to_value(record(&begin(9), START, usage(10, 20), 9_000_000, START)).unwrap();
+    other["answer"] = json!(null);
+    world.pool_text(astra_store::tenant_statement!("turn_finish"), &other.to_string()).await;
+    // Nobody has looked since: the finish itself finds that its windows are behind.
+    let finished = world.finish(record(&begin(1), START, usage(10, 20), 700, START), START).await;
+    assert_eq!((finished.quota.windows[0].used, finished.quota.windows[0].held), (9_000_700, 0));
+    world.check().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a database"]
+async fn a_conversations_messages_are_numbered_without_gaps() {
+    let world = world().await;
+    for n in 1..=3 {
+        world.begun(&begin(n), START).await;
+        let of = record(&begin(n), START, usage(10, 20), 700, START);
+        // The second has failed before it said a word.
+        let content = if n == 2 { None } else { of.content.clone() };
+        let session_id = record(&begin(1), START, usage(10, 20), 700, START).session_id;
+        world.finish(Record { session_id, new_session: n == 1, content, ..of }, START).await;
+    }
+    let numbers = "SELECT string_agg(seq || ' ' || role, ', ' ORDER BY seq) FROM messages WHERE workspace_id = $1";
+    assert_eq!(world.text(numbers).await, "1 user, 2 assistant, 3 user, 4 user, 5 assistant");
     world.check().await;
 }
 
