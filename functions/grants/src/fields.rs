@@ -1,8 +1,8 @@
-//! Paths, and the name of a role as it is sent.
+//! Paths, and the forms of fields.
 
+use astra_documents::config::RoleName;
 use astra_kernel::Problem;
-use astra_kernel::permission::is_role_name;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer};
 
 /// The path of what belongs to a workspace.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -23,7 +23,7 @@ pub(crate) struct RolePath {
     #[param(min_length = 1, max_length = 48, pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
     pub(crate) workspace_id: String,
     /// The role's name.
-    #[param(min_length = 1, max_length = 32, pattern = "^[a-z][a-z0-9_-]*$")]
+    #[param(value_type = RoleName)]
     role: String,
 }
 
@@ -37,26 +37,28 @@ impl RolePath {
     }
 }
 
-/// The name of a role: one of the four that every workspace has (`owner`, `admin`, `member`, `viewer`), or one of the workspace's own.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A user's id, as members have it: 1 to 200 characters, not blank, no control characters. Spaces around it are dropped.
+#[derive(Debug, Deserialize)]
 #[serde(try_from = "String")]
-pub(crate) struct RoleName(String);
+pub(crate) struct Subject(String);
 
-impl RoleName {
-    /// The name.
+impl Subject {
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-impl TryFrom<String> for RoleName {
+impl TryFrom<String> for Subject {
     type Error = &'static str;
 
-    fn try_from(name: String) -> Result<Self, Self::Error> {
-        if is_role_name(&name) {
-            Ok(Self(name))
-        } else {
-            Err("a role's name: a-z, then a-z, 0-9, '-' and '_', 32 characters at most; not operator")
-        }
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let trimmed = text.trim();
+        let fits = !trimmed.is_empty() && text.chars().count() <= 200 && !text.chars().any(char::is_control);
+        if fits { Ok(Self(trimmed.to_owned())) } else { Err("a text of 1 to 200 characters, not blank and without control characters") }
     }
+}
+
+/// For optional fields that are absent or have a value: null is refused.
+pub(crate) fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
 }

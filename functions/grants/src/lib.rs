@@ -3,10 +3,12 @@
 //! What a role may do is its workspace's word, else its plan's template's, else the defaults that every workspace has ([`astra_kernel::permission`]). It is read
 //! anew for each request, by every function: a change holds from the next one on. The database away: 503.
 
+mod authorize;
 mod fields;
 mod grants;
 mod roles;
 pub mod routes;
+mod rules;
 
 #[cfg(not(target_arch = "wasm32"))]
 pub use routes::document;

@@ -1,10 +1,13 @@
 //! The function's routes.
 
-use crate::{grants, roles};
+use crate::{authorize, grants, roles};
 
 astra_host::routes! {
     GET "/workspaces/{workspaceId}/roles" => roles::list,
     GET "/workspaces/{workspaceId}/roles/{role}" => roles::read,
+    PUT "/workspaces/{workspaceId}/roles/{role}" => roles::put,
+    DELETE "/workspaces/{workspaceId}/roles/{role}" => roles::delete,
+    POST "/workspaces/{workspaceId}/authorize" => authorize::decide,
 
     GET "/workspaces/{workspaceId}/grants" => grants::list,
     POST "/workspaces/{workspaceId}/grants" => grants::give,

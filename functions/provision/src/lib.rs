@@ -17,7 +17,6 @@ mod secrets;
 mod template;
 mod tokens;
 mod workspaces;
-mod yaml;
 
 #[cfg(not(target_arch = "wasm32"))]
 pub use routes::document;

@@ -1,10 +1,12 @@
 //! Plans: a plan's template is one set of agent definitions for all workspaces of the plan. The operator's.
 
-use crate::definition::{Definition, DefinitionView};
+use crate::definition::DefinitionView;
 use crate::fields::Text;
-use crate::template::{self, MAX_BYTES, TemplateBody};
+use crate::template::{self, MAX_BYTES, Template, TemplateBody};
+use astra_documents::yaml::MEDIA_TYPES;
 use astra_host::routes::{Params, Unread};
 use astra_host::{Call, Failure, Host};
+use astra_kernel::permission::Rules;
 use astra_kernel::{AgentId, Code, Permission, Problem, json};
 use astra_store::Operator;
 use astra_store::plans::PlanSettings;
@@ -12,9 +14,7 @@ use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::header::{ACCEPT, CONTENT_TYPE, VARY};
 use serde::{Deserialize, Serialize};
-
-/// YAML's media types: RFC 9512's and the two before it.
-const YAML: [&str; 3] = ["application/yaml", "text/yaml", "application/x-yaml"];
+use std::collections::BTreeMap;
 
 /// A plan's path.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -48,12 +48,19 @@ pub(crate) struct TemplateView {
     version: i32,
     /// The agents.
     agents: Vec<DefinitionView>,
+    /// What roles may do in a workspace that has not said it itself, by their names: permissions or families of them.
+    #[schema(value_type = BTreeMap<String, TemplateRules>)]
+    roles: BTreeMap<String, Rules>,
 }
 
-/// A template, as stored.
-#[derive(Serialize, Deserialize)]
-struct Template {
-    agents: Vec<Definition>,
+/// What a role may do: what `allow` lists and `deny` does not.
+#[derive(utoipa::ToSchema)]
+#[expect(dead_code, reason = "only described")]
+struct TemplateRules {
+    /// What it may do.
+    allow: Vec<String>,
+    /// What it may not, whatever `allow` says.
+    deny: Vec<String>,
 }
 
 /// Sets a plan's template.
@@ -68,10 +75,9 @@ struct Template {
 pub(crate) async fn put<H: Host>(call: Call<H>, Params(path): Params<PlanPath>, request: Unread) -> Result<Json<StoredView>, Failure> {
     let operator = call.operator(Permission::WorkspaceList).await?;
     let plan = Text::of_path("plan", path.plan)?;
-    let body = request.bytes(&YAML, MAX_BYTES).await?;
+    let body = request.bytes(&MEDIA_TYPES, MAX_BYTES).await?;
     let yaml = std::str::from_utf8(&body).map_err(|_| Problem::new(Code::BadRequest, "The body is not UTF-8."))?;
-    let definitions = template::parse(yaml, allows_http(&call.host))?;
-    let template = Template { agents: definitions };
+    let template = template::parse(yaml, allows_http(&call.host))?;
     let version = operator.put_plan(plan.as_str(), &template, yaml, call.host.now()).await?;
     Ok(Json(StoredView { plan: plan.into_string(), version, agents: template.agents.into_iter().map(|d| d.id).collect() }))
 }
@@ -89,12 +95,13 @@ pub(crate) async fn read<H: Host>(call: Call<H>, Params(path): Params<PlanPath>,
     let plan = Text::of_path("plan", path.plan)?;
     let found = operator.get_plan(plan.as_str()).await?.ok_or_else(|| Problem::not_found("plan with a template"))?;
     let accept = request.header(&ACCEPT).to_ascii_lowercase();
-    if YAML.iter().any(|yaml| accept.contains(yaml)) {
-        return Ok(([(CONTENT_TYPE, YAML[0]), (VARY, "accept")], found.source_yaml).into_response());
+    if MEDIA_TYPES.iter().any(|yaml| accept.contains(yaml)) {
+        return Ok(([(CONTENT_TYPE, MEDIA_TYPES[0]), (VARY, "accept")], found.source_yaml).into_response());
     }
-    let Template { agents } =
+    let Template { agents, roles } =
         json::from_str(found.template.get()).map_err(|error| Failure::internal(format!("a stored template: {error}")))?;
-    let view = TemplateView { plan: found.plan, version: found.version, agents: agents.into_iter().map(DefinitionView::from).collect() };
+    let view =
+        TemplateView { plan: found.plan, version: found.version, agents: agents.into_iter().map(DefinitionView::from).collect(), roles };
     Ok(([(VARY, "accept")], Json(view)).into_response())
 }
 

@@ -188,15 +188,21 @@ impl<H: Host> Call<H> {
     /// # Errors
     /// `401`, or `403`: the same whether the workspace exists or not.
     pub async fn named(&self, path_workspace: &str, needs: Permission) -> Result<(Claims, WorkspaceId), Failure> {
+        let (claims, workspace) = self.addressed(path_workspace).await?;
+        if !permission::covers(claims.scope.as_deref(), needs) {
+            return Err(Problem::forbidden(needs.as_str()).into());
+        }
+        Ok((claims, workspace))
+    }
+
+    /// The workspace of a path for a caller whose token is for it, whatever they may do there.
+    async fn addressed(&self, path_workspace: &str) -> Result<(Claims, WorkspaceId), Failure> {
         let claims = self.claims().await?;
         let workspace = match &claims.ws {
             Some(ws) if ws.as_str() == path_workspace => ws.clone(),
             Some(_) => return Err(Problem::new(Code::Forbidden, "The token is not for this workspace.").into()),
             None => WorkspaceId::try_from(path_workspace.to_owned()).map_err(|_| Problem::not_found("workspace"))?,
         };
-        if !permission::covers(claims.scope.as_deref(), needs) {
-            return Err(Problem::forbidden(needs.as_str()).into());
-        }
         self.trace.workspace(&workspace);
         Ok((claims, workspace))
     }
@@ -207,6 +213,22 @@ impl<H: Host> Call<H> {
     /// `401`, or `403`: the same whether the workspace exists or not.
     pub async fn tenant(&self, path_workspace: &str, needs: Permission) -> Result<Allowed<'_, H>, Failure> {
         let (claims, workspace) = self.named(path_workspace, needs).await?;
+        let allowed = self.open(claims, workspace).await?;
+        if allowed.may(needs) { Ok(allowed) } else { Err(Problem::forbidden(needs.as_str()).into()) }
+    }
+
+    /// Opens a workspace's data for a member, whatever they may do there: for what each may ask of themselves. What more a handler does, it asks for by
+    /// [`Allowed::may`].
+    ///
+    /// # Errors
+    /// `401`, or `403`: the same whether the workspace exists or not.
+    pub async fn member(&self, path_workspace: &str) -> Result<Allowed<'_, H>, Failure> {
+        let (claims, workspace) = self.addressed(path_workspace).await?;
+        self.open(claims, workspace).await
+    }
+
+    /// Opens a workspace's data with what its caller is there now.
+    async fn open(&self, claims: Claims, workspace: WorkspaceId) -> Result<Allowed<'_, H>, Failure> {
         let actor = Actor { sub: &claims.sub, operator: claims.is_operator(), jti: &claims.jti, request: &self.request_id };
         let actor = serde_json::to_string(&actor).map_err(|error| Failure::internal(error.to_string()))?;
         let data = Tenant::open(&self.host, workspace).by(actor);
@@ -219,9 +241,6 @@ impl<H: Host> Call<H> {
                 Standing::TokenRevoked => return Err(Problem::token_revoked().into()),
             }
         };
-        if !access.allows(claims.scope.as_deref(), needs) {
-            return Err(Problem::forbidden(needs.as_str()).into());
-        }
         Ok(Allowed { claims, access, data })
     }
 

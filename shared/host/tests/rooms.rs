@@ -6,7 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Where no host may be known.
-const ROOMS: [&str; 10] = [
+const ROOMS: [&str; 11] = [
+    "shared/documents",
     "shared/kernel",
     "shared/models",
     "shared/quota",

@@ -12,11 +12,14 @@ use std::ops::Range;
 /// How deep collections may nest. A template has cause to four levels.
 const MAX_DEPTH: usize = 16;
 
+/// YAML's media types: RFC 9512's and the two before it.
+pub const MEDIA_TYPES: [&str; 3] = ["application/yaml", "text/yaml", "application/x-yaml"];
+
 /// Translates one document.
 ///
 /// # Errors
 /// `422` with the line where it is no YAML, or more than `max_bytes` of JSON.
-pub(crate) fn to_json(yaml: &str, max_bytes: usize) -> Result<String, Problem> {
+pub fn to_json(yaml: &str, max_bytes: usize) -> Result<String, Problem> {
     // Postgres' text holds no U+0000, and YAML allows none.
     if yaml.contains('\0') {
         return Err(Problem::field("/", "YAML holds no U+0000"));
