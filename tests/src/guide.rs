@@ -32,6 +32,20 @@ agents:
       workspaceId: "{{workspace.id}}" # hard-scoped to tenant workspace
 "#;
 
+/// The workspace/grants config, as printed, with the indentation that YAML needs.
+pub const GRANTS_CONFIG: &str = "# workspace/grants config — prevent cross-tenant reads
+workspace:
+  grants:
+    - role: member
+      allow:
+        - memory:read # own workspace only
+        - memory:write
+        - agent:invoke
+      deny:
+        - memory:cross-workspace-read
+        - workspace:list # can't enumerate other workspaces
+";
+
 /// The billing query, as printed.
 pub const BILLING_SQL: &str = "-- Monthly cost per workspace for billing
 SELECT

@@ -90,6 +90,8 @@ async fn the_specs_routes_of_these_functions_are_all_described() {
         ("GET", "/workspaces/a/usage"),
         ("GET", "/workspaces/a/quota"),
         ("GET", "/workspaces/a/roles/member"),
+        ("PUT", "/workspaces/a/roles/member"),
+        ("POST", "/workspaces/a/authorize"),
         ("GET", "/healthz"),
         ("GET", "/openapi.json"),
     ];

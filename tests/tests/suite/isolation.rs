@@ -26,6 +26,7 @@ impl Full {
         agent["systemPromptTemplate"] = OURS.into();
         assert!(ws.owner.put(&ws.path("/agents/plum"), &agent).await.status < 300);
         assert!(ws.owner.put(&ws.path("/members/plum-user"), &json!({ "role": "member" })).await.status < 300);
+        ws.owner.put(&ws.path("/roles/plum-role"), &json!({ "allow": ["agent:read"] })).await.ok(200);
         let answer = ws.turn(OURS).await.ok(200);
         let text = |name: &str| answer[name].as_str().unwrap().to_owned();
         let ids = vec![
@@ -51,6 +52,7 @@ impl Full {
         json!([
             rows("SELECT * FROM workspaces WHERE id = $1").await,
             rows("SELECT * FROM members WHERE workspace_id = $1 ORDER BY user_id").await,
+            rows("SELECT * FROM roles WHERE workspace_id = $1 ORDER BY name").await,
             rows("SELECT * FROM secrets WHERE workspace_id = $1 ORDER BY name").await,
             rows("SELECT * FROM agents WHERE workspace_id = $1 ORDER BY id").await,
             rows("SELECT * FROM sessions WHERE workspace_id = $1 ORDER BY id").await,
@@ -95,6 +97,8 @@ fn body(operation: &Operation) -> Option<Value> {
         ("POST", "grants", 0) => json!({ "receivingWorkspaceId": "nobody-at-all", "agentId": "plum" }),
         ("POST", "turns", 0) => json!({ "agentId": "plum", "message": "hello" }),
         ("POST", "smoke-test", _) => json!({ "agentId": "plum" }),
+        ("PUT", "roles", _) => json!({ "allow": ["workspace:read"] }),
+        ("POST", "authorize", _) => json!({ "permission": "workspace:read" }),
         _ => panic!("{} {} takes a body that this test does not know: add it here", operation.method, operation.path),
     })
 }

@@ -19,6 +19,7 @@ mod onboarding;
 mod our_budgets;
 mod people;
 mod protocol;
+mod roles;
 mod rush;
 mod spent;
 mod store;
