@@ -145,9 +145,9 @@ async fn authorize_and_the_routes_agree_with_a_model_written_apart() {
                     (&json!(allowed.contains(&permission)), &json!(decision(said, scope, &permission))),
                     "{what}"
                 );
-                let rule = own["rule"].as_str();
-                assert_eq!(rule.is_some(), own["list"] != Value::Null, "{what}");
-                assert!(rule.is_none_or(|rule| named(&[rule]).contains(&permission)), "{what}: {own}");
+                let entry = own["rule"].as_str();
+                assert_eq!(entry.is_some(), own["list"] != Value::Null, "{what}");
+                assert!(entry.is_none_or(|entry| named(&[entry]).contains(&permission)), "{what}: {own}");
                 send(&router, &host, "POST", "/workspaces/other/authorize", Some(&token), &body).await.problem(403);
                 cases += 2;
             }

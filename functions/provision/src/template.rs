@@ -83,19 +83,19 @@ pub(crate) fn parse(yaml: &str, allow_http: bool) -> Result<Template, Problem> {
 
 /// What the template's config says of roles, each once.
 fn roles(config: Option<WorkspaceConfig>) -> Result<BTreeMap<String, Rules>, Problem> {
-    let mut roles = BTreeMap::new();
+    let mut rules = BTreeMap::new();
     let grants = config.map(|config| config.grants).unwrap_or_default();
     if grants.len() > MAX_ROLES {
         return Err(Problem::field("/workspace/grants", format!("at most {MAX_ROLES} roles")));
     }
     for (position, grants) in grants.into_iter().enumerate() {
         let at = format!("/workspace/grants/{position}");
-        let (role, rules) = grants.check(&at)?;
-        if roles.insert(role.as_str().to_owned(), rules).is_some() {
+        let (role, said) = grants.check(&at)?;
+        if rules.insert(role.as_str().to_owned(), said).is_some() {
             return Err(Problem::field(format!("{at}/role"), format!("what {} may do is said twice", role.as_str())));
         }
     }
-    Ok(roles)
+    Ok(rules)
 }
 
 #[cfg(test)]
