@@ -206,7 +206,7 @@ async fn nobody_gives_more_than_they_have() {
         assert!(host.calls().is_empty());
     }
     for (who, role, body) in [
-        (&admin, "support", r#"{"allow":["workspace:*"],"deny":["workspace:delete","workspace:list"]}"#),
+        (&admin, "support", r#"{"allow":["workspace:*"],"deny":["workspace:delete","workspace:export","workspace:list"]}"#),
         (&admin, "admin", r#"{"allow":[]}"#),
         (&owner(), "support", r#"{"allow":["memory:*"],"deny":["memory:cross-workspace-read"]}"#),
         (&owner(), "owner", r#"{"allow":["role:write","member:write"]}"#),
