@@ -51,7 +51,7 @@ locals {
     }
     grants = {
       paths    = []
-      prefixes = ["/workspaces/{workspaceId}/roles", "/workspaces/{workspaceId}/authorize"]
+      prefixes = ["/workspaces/{workspaceId}/audit", "/workspaces/{workspaceId}/roles", "/workspaces/{workspaceId}/authorize"]
       stream   = false
       timeout  = 30
       secrets  = ["TOKEN_KEYS", "TENANT_KEYS"]

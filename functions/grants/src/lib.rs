@@ -1,9 +1,11 @@
-//! Grants: the roles of a workspace and what they allow.
+//! Grants: the roles of a workspace and what they allow; its audit log.
 //!
 //! What a role may do is its workspace's word, else its plan's template's, else the defaults that every workspace has ([`astra_kernel::permission`]). It is read
 //! anew for each request, by every function: a change holds from the next one on. The database away: 503.
 
+mod audit;
 mod authorize;
+mod export;
 mod fields;
 mod grants;
 mod roles;

@@ -1,6 +1,6 @@
 //! The function's routes.
 
-use crate::{authorize, grants, roles};
+use crate::{audit, authorize, grants, roles};
 
 astra_host::routes! {
     GET "/workspaces/{workspaceId}/roles" => roles::list,
@@ -13,4 +13,7 @@ astra_host::routes! {
     POST "/workspaces/{workspaceId}/grants" => grants::give,
     DELETE "/workspaces/{workspaceId}/grants/{grantId}" => grants::revoke,
     POST "/workspaces/{workspaceId}/grants/{grantId}/accept" => grants::accept,
+
+    GET "/workspaces/{workspaceId}/audit" => audit::list,
+    GET "/workspaces/{workspaceId}/audit/verify" => audit::verify,
 }

@@ -32,6 +32,8 @@ const LEAST: &[(&str, &str, &str)] = &[
     ("POST", "/workspaces/{workspaceId}/grants", "admin"),
     ("DELETE", "/workspaces/{workspaceId}/grants/{grantId}", "admin"),
     ("POST", "/workspaces/{workspaceId}/grants/{grantId}/accept", "admin"),
+    ("GET", "/workspaces/{workspaceId}/audit", "admin"),
+    ("GET", "/workspaces/{workspaceId}/audit/verify", "admin"),
 ];
 
 #[tokio::test]
@@ -51,6 +53,12 @@ async fn each_route_asks_for_its_role() {
             } else {
                 reply.problem(403);
                 assert!(host.calls().is_empty() && host.asked().is_empty());
+                let denied = host.audited();
+                assert_eq!(
+                    (&denied[0]["action"], &denied[0]["target"]),
+                    (&json!("access.denied"), &json!(format!("{method} {pattern}"))),
+                    "{denied:?}"
+                );
             }
         }
         let foreign = token(Some("other"), "owner", None);

@@ -10,6 +10,7 @@ use astra_host::routes::{Params, Unread};
 use astra_host::{Allowed, Call, Failure, Host};
 use astra_kernel::token::AUDIENCE;
 use astra_kernel::{Claims, Code, Permission, Problem, Role, Timestamp};
+use astra_store::audit::IssuedToken;
 use astra_store::roles::Standing;
 use axum::Json;
 use axum::response::{IntoResponse, Response};
@@ -168,7 +169,14 @@ pub(crate) async fn issue<H: Host>(call: Call<H>, Params(path): Params<Workspace
         aud: AUDIENCE.to_owned(),
     };
     let token = call.host.shared().token_keys()?.sign(&claims).map_err(|error| Failure::internal(error.to_string()))?;
-    let view = TokenView { token, token_type: "Bearer", expires_at: Timestamp(claims.exp * 1000), jti: claims.jti };
+    // Nobody has a token that the log does not know.
+    let expires_at = Timestamp(claims.exp * 1000);
+    let issued =
+        IssuedToken { role: &claims.role, jti: &claims.jti, scope: claims.scope.as_ref().map(|scope| scope.join(" ")), expires_at };
+    if !allowed.data.audit_token(&claims.sub, issued).await? {
+        return Err(Problem::not_found("workspace").into());
+    }
+    let view = TokenView { token, token_type: "Bearer", expires_at, jti: claims.jti };
     Ok((StatusCode::CREATED, [(CACHE_CONTROL, "no-store")], Json(view)).into_response())
 }
 

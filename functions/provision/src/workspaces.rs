@@ -124,7 +124,7 @@ struct CanonicalBody<'a> {
     ),
 )]
 pub(crate) async fn create<H: Host>(call: Call<H>, request: Unread) -> Result<Response, Failure> {
-    call.operator(Permission::WorkspaceList).await?;
+    let claims = call.operator_claims(Permission::WorkspaceList).await?;
     let CreateBody { id, display_name, plan, owner_id, limits, time_zone } = request.json().await?;
     call.trace.workspace(&id);
     let limits = Limits::from(limits);
@@ -133,7 +133,7 @@ pub(crate) async fn create<H: Host>(call: Call<H>, request: Unread) -> Result<Re
     let body = serde_json::to_string(&CanonicalBody { id: &id, display_name, plan, owner_id, limits, time_zone })
         .map_err(|error| Failure::internal(format!("a workspace's body: {error}")))?;
     let new = NewWorkspace { display_name, plan, owner_id, limits, time_zone, body: &body, now: call.host.now() };
-    match Tenant::open(&call.host, id).create_workspace(&new).await? {
+    match Tenant::open(&call.host, id).by(call.actor(&claims)?).create_workspace(&new).await? {
         Created::New(workspace) => {
             let location = format!("/workspaces/{}", workspace.id);
             Ok((StatusCode::CREATED, [(LOCATION, location)], Json(WorkspaceView::from(workspace))).into_response())

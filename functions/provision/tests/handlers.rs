@@ -243,6 +243,8 @@ async fn an_issued_token_verifies_and_says_what_was_asked() {
     assert!(!host.logged().join("").contains(issued["token"].as_str().unwrap()));
 
     assert_eq!(host.argument("member_add")["role"], "member");
+    let detail = json!({ "role": "member", "jti": claims.jti, "scope": "agent:*", "expiresAt": issued["expiresAt"] });
+    assert_eq!(host.audited(), [json!({ "action": "token.issue", "target": "anna", "outcome": "allowed", "detail": detail })]);
     let owner = json!({ "userId": "a", "role": "owner", "createdAt": "2026-11-24T12:00:00.000Z" });
     host.answer("role_get", &role("owner")).answer("member_add", &json!({ "outcome": "ok", "member": owner }));
     let default = as_operator(&host, "POST", "/workspaces/acme/tokens", r#"{"subject":"a","role":"owner"}"#).await.ok(201);
@@ -261,6 +263,12 @@ async fn an_issued_token_verifies_and_says_what_was_asked() {
         as_operator(&host, "POST", "/workspaces/acme/tokens", body).await.problem(422);
     }
     as_role(&host, "admin", "POST", "/workspaces/acme/tokens", r#"{"subject":"a","role":"owner"}"#).await.problem(403);
+    host.fail("audit_add", StoreError::Unreachable);
+    let unwritten = as_operator(&host, "POST", "/workspaces/acme/tokens", r#"{"subject":"a","role":"owner"}"#).await;
+    assert!(
+        unwritten.status == 503 && unwritten.json().get("token").is_none(),
+        "a token that the log does not know is not given: {unwritten:?}"
+    );
     host.answer("workspace_get", &json!({ "outcome": "not_found", "workspace": null }))
         .answer("role_get", &json!({ "outcome": "not_found" }));
     as_operator(&host, "POST", "/workspaces/acme/tokens", body).await.problem(404);

@@ -9,6 +9,7 @@ use astra_quota::words::{Answer, Ask};
 use std::future::Future;
 use std::sync::{Arc, OnceLock};
 
+pub mod denials;
 pub mod issuers;
 #[cfg(all(feature = "lambda", not(target_arch = "wasm32")))]
 pub mod lambda;
@@ -98,6 +99,7 @@ pub struct Shared {
     secrets_key: OnceLock<Result<SecretsKey, ConfigError>>,
     tenant_keys: OnceLock<Result<Arc<TenantKeys>, ConfigError>>,
     issuers: OnceLock<Result<issuers::KnownIssuers, ConfigError>>,
+    denials: denials::Denials,
 }
 
 impl std::fmt::Debug for Shared {
@@ -109,7 +111,19 @@ impl std::fmt::Debug for Shared {
 impl Shared {
     /// Configuration from a host's settings. Nothing is parsed until it is needed.
     pub fn new(settings: Box<dyn Settings + Send + Sync>) -> Self {
-        Self { settings, token_keys: OnceLock::new(), secrets_key: OnceLock::new(), tenant_keys: OnceLock::new(), issuers: OnceLock::new() }
+        Self {
+            settings,
+            token_keys: OnceLock::new(),
+            secrets_key: OnceLock::new(),
+            tenant_keys: OnceLock::new(),
+            issuers: OnceLock::new(),
+            denials: denials::Denials::default(),
+        }
+    }
+
+    /// Who was refused what within the last minute.
+    pub fn denials(&self) -> &denials::Denials {
+        &self.denials
     }
 
     /// A variable.

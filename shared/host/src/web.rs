@@ -7,6 +7,7 @@ use astra_kernel::token::TokenError;
 use astra_kernel::{Access, Claims, Code, ConfigError, Permission, Problem, Role, Timestamp, WorkspaceId, permission};
 use astra_quota::QuotaView;
 use astra_quota::words::{Answer, Ask};
+use astra_store::audit::Because;
 use astra_store::roles::Standing;
 use astra_store::{Operator, StoreError, Tenant};
 use axum::Router;
@@ -98,6 +99,8 @@ pub struct Call<H> {
     /// When the request arrived.
     pub arrived: Timestamp,
     authorization: Option<HeaderValue>,
+    /// Method and pattern of the route.
+    route: Option<(http::Method, MatchedPath)>,
 }
 
 impl<H> std::fmt::Debug for Call<H> {
@@ -110,7 +113,9 @@ impl<S: Sync, H: Host> FromRequestParts<S> for Call<H> {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
-        parts.extensions.get::<Self>().cloned().ok_or_else(|| Failure::internal("no call in the request"))
+        let call = parts.extensions.get::<Self>().cloned().ok_or_else(|| Failure::internal("no call in the request"))?;
+        let route = parts.extensions.get::<MatchedPath>().map(|pattern| (parts.method.clone(), pattern.clone()));
+        Ok(Self { route, ..call })
     }
 }
 
@@ -207,14 +212,31 @@ impl<H: Host> Call<H> {
         Ok((claims, workspace))
     }
 
+    /// Who does something, as the database writes it down: for [`Tenant::by`].
+    ///
+    /// # Errors
+    /// None that can come.
+    pub fn actor(&self, claims: &Claims) -> Result<String, Failure> {
+        let actor = Actor { sub: &claims.sub, operator: claims.is_operator(), jti: &claims.jti, request: &self.request_id };
+        serde_json::to_string(&actor).map_err(|error| Failure::internal(error.to_string()))
+    }
+
     /// Opens a workspace's data for a caller who has the permission there now: the token says who they are, the database what they may do.
     ///
     /// # Errors
     /// `401`, or `403`: the same whether the workspace exists or not.
     pub async fn tenant(&self, path_workspace: &str, needs: Permission) -> Result<Allowed<'_, H>, Failure> {
-        let (claims, workspace) = self.named(path_workspace, needs).await?;
-        let allowed = self.open(claims, workspace).await?;
-        if allowed.may(needs) { Ok(allowed) } else { Err(Problem::forbidden(needs.as_str()).into()) }
+        let (claims, workspace) = self.addressed(path_workspace).await?;
+        if !permission::covers(claims.scope.as_deref(), needs) {
+            self.note_denial(&claims, &workspace, needs, Because::Scope)?;
+            return Err(Problem::forbidden(needs.as_str()).into());
+        }
+        let allowed = self.open(claims, workspace, Some(needs)).await?;
+        if allowed.may(needs) {
+            return Ok(allowed);
+        }
+        self.note_denial(&allowed.claims, allowed.data.workspace(), needs, Because::Role)?;
+        Err(Problem::forbidden(needs.as_str()).into())
     }
 
     /// Opens a workspace's data for a member, whatever they may do there: for what each may ask of themselves. What more a handler does, it asks for by
@@ -224,24 +246,45 @@ impl<H: Host> Call<H> {
     /// `401`, or `403`: the same whether the workspace exists or not.
     pub async fn member(&self, path_workspace: &str) -> Result<Allowed<'_, H>, Failure> {
         let (claims, workspace) = self.addressed(path_workspace).await?;
-        self.open(claims, workspace).await
+        self.open(claims, workspace, None).await
     }
 
-    /// Opens a workspace's data with what its caller is there now.
-    async fn open(&self, claims: Claims, workspace: WorkspaceId) -> Result<Allowed<'_, H>, Failure> {
-        let actor = Actor { sub: &claims.sub, operator: claims.is_operator(), jti: &claims.jti, request: &self.request_id };
-        let actor = serde_json::to_string(&actor).map_err(|error| Failure::internal(error.to_string()))?;
-        let data = Tenant::open(&self.host, workspace).by(actor);
+    /// Opens a workspace's data with what its caller is there now. `needs` is what the audit log says that they asked for, when they are nobody there.
+    async fn open(&self, claims: Claims, workspace: WorkspaceId, needs: Option<Permission>) -> Result<Allowed<'_, H>, Failure> {
+        let data = Tenant::open(&self.host, workspace).by(self.actor(&claims)?);
         let access = if claims.is_operator() {
             Access::default_of(Role::Operator.as_str())
         } else {
             match data.standing(&claims.sub, &claims.jti).await? {
                 Standing::Member(access) => access,
-                Standing::NoMember => return Err(Problem::no_member().into()),
+                Standing::NoMember => {
+                    if let Some(needs) = needs {
+                        self.note_denial(&claims, data.workspace(), needs, Because::NoMember)?;
+                    }
+                    return Err(Problem::no_member().into());
+                }
                 Standing::TokenRevoked => return Err(Problem::token_revoked().into()),
             }
         };
         Ok(Allowed { claims, access, data })
+    }
+
+    /// Has the audit log say, after the response, that somebody was refused: once a minute for the same person and permission ([`crate::denials`]).
+    fn note_denial(&self, claims: &Claims, workspace: &WorkspaceId, needs: Permission, because: Because) -> Result<(), Failure> {
+        if !self.host.shared().denials().is_new(workspace, &claims.sub, needs, self.host.now()) {
+            return Ok(());
+        }
+        let asked = match &self.route {
+            Some((method, pattern)) => format!("{method} {}", pattern.as_str()),
+            None => needs.as_str().to_owned(),
+        };
+        let (host, workspace, actor) = (self.host.clone(), workspace.clone(), self.actor(claims)?);
+        self.host.background(async move {
+            if Tenant::open(&host, workspace).by(actor).audit_denial(&asked, needs, because).await.is_err() {
+                host.log(r#"{"event":"audit","error":"a denial was not written down"}"#);
+            }
+        });
+        Ok(())
     }
 
     /// Opens what spans workspaces, for operators.
@@ -249,10 +292,18 @@ impl<H: Host> Call<H> {
     /// # Errors
     /// `401`, or `403` for everyone else.
     pub async fn operator(&self, needs: Permission) -> Result<Operator<'_, H>, Failure> {
+        self.operator_claims(needs).await.map(|_| Operator::open(&self.host))
+    }
+
+    /// The same for who is written down.
+    ///
+    /// # Errors
+    /// As [`Call::operator`].
+    pub async fn operator_claims(&self, needs: Permission) -> Result<Claims, Failure> {
         let claims = self.claims().await?;
         let allows = |role: Role| Access::default_of(role.as_str()).allows(claims.scope.as_deref(), needs);
         if claims.is_operator() && allows(Role::Operator) {
-            Ok(Operator::open(&self.host))
+            Ok(claims)
         } else {
             Err(Problem::new(Code::Forbidden, "This is the operator's: it needs an operator token.").into())
         }
@@ -352,6 +403,7 @@ pub async fn serve<H: Host>(function: &'static str, router: &Router, host: H, mu
         trace: trace.clone(),
         arrived,
         authorization,
+        route: None,
     });
     let mut response = match router.clone().call(request).await {
         Ok(response) => response,

@@ -2,6 +2,7 @@
 //!
 //! Nothing here does I/O, knows a host, reads a clock or makes randomness: both are handed in.
 
+pub mod audit;
 pub mod config;
 mod hs256;
 pub mod ids;

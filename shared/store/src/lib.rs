@@ -14,6 +14,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use std::future::Future;
 
 pub mod agents;
+pub mod audit;
 pub mod billing;
 pub mod grants;
 mod grouped;

@@ -4,6 +4,7 @@
 
 mod abuse;
 mod agents;
+mod audit;
 mod bill;
 mod description;
 mod disconnects;

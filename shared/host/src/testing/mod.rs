@@ -50,6 +50,7 @@ struct Inner {
     calls: Mutex<Vec<(String, Vec<String>)>>,
     counter: Mutex<Option<Counter>>,
     asked: Mutex<Vec<String>>,
+    audited: Mutex<Vec<Value>>,
     logged: Mutex<Vec<String>>,
     /// The role of who asks, as the database says it unless it was told otherwise: the token's.
     role: Mutex<String>,
@@ -135,6 +136,11 @@ impl FakeHost {
         self.0.asked.lock().unwrap().clone()
     }
 
+    /// What the audit log was told by hand. These calls are not among [`FakeHost::calls`].
+    pub fn audited(&self) -> Vec<Value> {
+        self.0.audited.lock().unwrap().clone()
+    }
+
     /// What was logged.
     pub fn logged(&self) -> Vec<String> {
         self.0.logged.lock().unwrap().clone()
@@ -152,6 +158,10 @@ impl Database for FakeHost {
             let who: Value = serde_json::from_str(params.last().unwrap()).unwrap();
             let access = serde_json::json!({ "outcome": "ok", "access": { "role": *self.0.role.lock().unwrap() } });
             return Ok(if who["subject"] == SUBJECT { access.to_string() } else { r#"{"outcome":"no_member"}"#.to_owned() });
+        }
+        if statement == astra_store::tenant_statement!("audit_add") && !known("audit_add") {
+            self.0.audited.lock().unwrap().push(serde_json::from_str(params.last().unwrap()).unwrap());
+            return Ok(r#"{"outcome":"ok"}"#.to_owned());
         }
         let name = statement.split("astra.").nth(1).and_then(|s| s.split('(').next()).unwrap_or(statement).to_owned();
         self.0.calls.lock().unwrap().push((name.clone(), params.iter().map(|p| (*p).to_owned()).collect()));
