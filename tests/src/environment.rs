@@ -55,6 +55,11 @@ pub fn admin_database() -> String {
     required("ASTRA_ADMIN_DATABASE_URL", "a superuser's postgres:// URL past the pooler, to look at rows and run the guide's SQL")
 }
 
+/// The connection string of a function's role, as its function has it: through the pooler. The stack gives all of them one password.
+pub fn pooler(role: &str) -> String {
+    required("ASTRA_POOLER_URL", "astra_quota's postgres:// URL through the pooler").replacen("astra_quota", role, 1)
+}
+
 /// The path of `scripts/stack`.
 pub fn stack() -> String {
     required("ASTRA_STACK", "the path of scripts/stack, to restart parts and read logs")

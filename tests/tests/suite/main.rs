@@ -28,4 +28,5 @@ mod streams;
 mod templates;
 mod turns;
 mod visible;
+mod walls;
 mod workspaces;

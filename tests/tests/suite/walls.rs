@@ -1,0 +1,65 @@
+//! The second wall, at the database itself: every table, every role, every command, taken from the catalogue. A table that comes without its policies fails here the moment
+//! it is there, and so does a function that everybody may execute.
+//!
+//! The functions' roles log in for themselves and through the pooler; the roles as whom nobody logs in are taken by the administrator. Each attempt is a transaction that is
+//! rolled back. All are two-sided: where a role has a right, its own workspace's row must be there, else a wall that refuses everything would look like one that holds.
+
+mod attempts;
+mod calls;
+mod catalogue;
+mod filled;
+
+/// The roles that the functions log in as.
+const FUNCTIONS: [&str; 5] = ["astra_provision", "astra_invoke", "astra_quota", "astra_billing", "astra_grants"];
+
+/// The roles as whom nobody logs in.
+const OWNERS: [&str; 5] = ["astra_owner", "astra_operator", "astra_quota_inside", "astra_crossing", "astra_eraser"];
+
+/// Tables without a workspace, and which of our roles may do what there. Nothing that is not said here.
+const GLOBAL: [(&str, &[(&str, &str)]); 5] = [
+    ("astra.tenant_keys", &[("astra_owner", "SELECT INSERT UPDATE DELETE")]),
+    ("public.astra_migrations", &[]),
+    (
+        "public.plan_settings",
+        &[("astra_owner", "SELECT INSERT UPDATE DELETE"), ("astra_operator", "SELECT INSERT UPDATE"), ("astra_quota_inside", "SELECT")],
+    ),
+    (
+        "public.plans",
+        &[
+            ("astra_owner", "SELECT INSERT UPDATE DELETE"),
+            ("astra_operator", "SELECT INSERT UPDATE"),
+            ("astra_provision", "SELECT"),
+            ("astra_invoke", "SELECT"),
+            ("astra_billing", "SELECT"),
+            ("astra_grants", "SELECT"),
+            ("astra_quota_inside", "SELECT"),
+            ("astra_crossing", "SELECT"),
+        ],
+    ),
+    (
+        "public.prices",
+        &[
+            ("astra_owner", "SELECT INSERT UPDATE DELETE"),
+            ("astra_operator", "SELECT INSERT"),
+            ("astra_provision", "SELECT"),
+            ("astra_invoke", "SELECT"),
+            ("astra_billing", "SELECT"),
+            ("astra_quota_inside", "SELECT"),
+        ],
+    ),
+];
+
+/// Policies of single roles beside those of every table: (table, policy, role, command, whether it sees all workspaces' rows and not only those of the proof's). The operator reads
+/// who somebody is and what it cost, grants cross, what is deleted is forgotten.
+const OTHERS: [(&str, &str, &str, &str, bool); 10] = [
+    ("workspaces", "operator_reads", "astra_operator", "SELECT", true),
+    ("turns", "operator_reads", "astra_operator", "SELECT", true),
+    ("ledger", "operator_reads", "astra_operator", "SELECT", true),
+    ("holds", "operator_reads", "astra_operator", "SELECT", true),
+    ("grants", "crossing", "astra_crossing", "ALL", true),
+    ("received_grants", "crossing", "astra_crossing", "ALL", true),
+    ("workspaces", "crossing", "astra_crossing", "SELECT", true),
+    ("agents", "crossing", "astra_crossing", "SELECT", true),
+    ("workspaces", "eraser", "astra_eraser", "SELECT", false),
+    ("ledger", "eraser", "astra_eraser", "ALL", false),
+];
