@@ -53,12 +53,11 @@ async fn each_route_asks_for_its_role() {
             } else {
                 reply.problem(403);
                 assert!(host.calls().is_empty() && host.asked().is_empty());
-                let denied = host.audited();
-                assert_eq!(
-                    (&denied[0]["action"], &denied[0]["target"]),
-                    (&json!("access.denied"), &json!(format!("{method} {pattern}"))),
-                    "{denied:?}"
-                );
+                // An admin may write roles and not remove one that may do more than they: that is no permission's denial.
+                let denied = host.audited().first().map(|denied| (denied["action"].clone(), denied["target"].clone()));
+                let expected =
+                    ((*method, *role) != ("DELETE", "admin")).then(|| (json!("access.denied"), json!(format!("{method} {pattern}"))));
+                assert_eq!(denied, expected, "{role}");
             }
         }
         let foreign = token(Some("other"), "owner", None);
