@@ -50,8 +50,13 @@ locals {
       settings = []
     }
     grants = {
-      paths    = []
-      prefixes = ["/workspaces/{workspaceId}/audit", "/workspaces/{workspaceId}/roles", "/workspaces/{workspaceId}/authorize"]
+      paths = []
+      prefixes = [
+        "/workspaces/{workspaceId}/roles",
+        "/workspaces/{workspaceId}/authorize",
+        "/workspaces/{workspaceId}/grants",
+        "/workspaces/{workspaceId}/audit",
+      ]
       stream   = false
       timeout  = 30
       secrets  = ["TOKEN_KEYS", "TENANT_KEYS"]
