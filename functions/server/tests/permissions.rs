@@ -163,16 +163,18 @@ async fn a_decision_is_explained_as_the_model_makes_it() {
 enum Asks {
     /// A permission in the workspace of the path.
     For(&'static str),
-    /// The same, of owners and the operator only.
+    /// Two of them.
+    ForBoth(&'static str, &'static str),
+    /// One, of owners and the operator only.
     OwnersFor(&'static str),
-    /// The same; the role is asked for where the turn begins, behind the counter, which is not here: only the token can be refused.
+    /// One; the role is asked for where the turn begins, behind the counter, which is not here: only the token can be refused.
     TokenFor(&'static str),
     /// To be a member.
     Membership,
     /// A permission of an operator's token.
     OperatorFor(&'static str),
 }
-use Asks::{For, Membership, OperatorFor, OwnersFor, TokenFor};
+use Asks::{For, ForBoth, Membership, OperatorFor, OwnersFor, TokenFor};
 
 /// Every route of every function, and what it asks.
 const ASKED: &[(&str, &str, Asks)] = &[
@@ -202,9 +204,9 @@ const ASKED: &[(&str, &str, Asks)] = &[
     ("POST", "/workspaces/{workspaceId}/turns/{turnId}/stop", For("agent:invoke")),
     ("GET", "/workspaces/{workspaceId}/sessions", For("session:read")),
     ("GET", "/workspaces/{workspaceId}/sessions/{sessionId}", For("session:read")),
-    ("DELETE", "/workspaces/{workspaceId}/sessions/{sessionId}", For("agent:invoke")),
+    ("DELETE", "/workspaces/{workspaceId}/sessions/{sessionId}", ForBoth("agent:invoke", "session:read")),
     ("GET", "/workspaces/{workspaceId}/sessions/{sessionId}/messages", For("session:read")),
-    ("POST", "/workspaces/{workspaceId}/smoke-test", For("agent:invoke")),
+    ("POST", "/workspaces/{workspaceId}/smoke-test", ForBoth("agent:invoke", "memory:write")),
     ("GET", "/billing/costs", OperatorFor("billing:read")),
     ("GET", "/billing/prices", OperatorFor("billing:read")),
     ("PUT", "/billing/prices", OperatorFor("workspace:list")),
@@ -221,6 +223,8 @@ const ASKED: &[(&str, &str, Asks)] = &[
     ("POST", "/workspaces/{workspaceId}/grants", For("grant:write")),
     ("DELETE", "/workspaces/{workspaceId}/grants/{grantId}", For("grant:write")),
     ("POST", "/workspaces/{workspaceId}/grants/{grantId}/accept", For("grant:write")),
+    ("GET", "/workspaces/{workspaceId}/audit", For("audit:read")),
+    ("GET", "/workspaces/{workspaceId}/audit/verify", For("audit:read")),
 ];
 
 /// The operator, beside the members.
@@ -233,6 +237,7 @@ fn is_let_in(said: &Said, scope: Option<&[&str]>, asks: Asks, workspace: &str) -
     let may = model(said, scope);
     match asks {
         For(permission) => is_at_home && may.contains(permission),
+        ForBoth(one, other) => is_at_home && may.contains(one) && may.contains(other),
         OwnersFor(permission) => is_at_home && may.contains(permission) && ["owner", "operator"].contains(&said.0),
         TokenFor(permission) => is_at_home && scope.is_none_or(|scope| named(scope).contains(permission)),
         Membership => is_at_home,

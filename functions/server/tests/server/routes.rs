@@ -84,7 +84,10 @@ async fn allowed_origins_are_named_back_and_others_are_not() {
     let plain = |origin: &'static str| server.ask(Method::GET, "/nowhere").header("origin", origin).send();
     let answer = plain(support::ORIGIN).await.unwrap();
     assert_eq!((answer.status().as_u16(), header(&answer, "access-control-allow-origin")), (404, Some(support::ORIGIN)));
-    assert_eq!(header(&answer, "access-control-expose-headers"), Some("x-request-id, retry-after, location, next-cursor, ratelimit, ratelimit-policy"));
+    assert_eq!(
+        header(&answer, "access-control-expose-headers"),
+        Some("x-request-id, retry-after, location, next-cursor, ratelimit, ratelimit-policy")
+    );
     assert_eq!(header(&answer, "vary"), Some("origin"));
     let answer = plain("http://app.example.com").await.unwrap();
     assert!(answer.headers().keys().all(|name| !name.as_str().starts_with("access-control")), "{answer:?}");
