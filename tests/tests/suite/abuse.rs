@@ -2,7 +2,7 @@
 
 use astra_tests::{Api, Workspace, environment, jwt};
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
-use jsonwebtoken::{Algorithm, Header};
+use jsonwebtoken::{Algorithm, EncodingKey, Header, crypto};
 use serde_json::{Value, json};
 
 fn changed(base: &Value, name: &str, value: Value) -> Value {
@@ -15,6 +15,13 @@ fn without(base: &Value, name: &str) -> Value {
     let mut claims = base.clone();
     claims.as_object_mut().unwrap().remove(name);
     claims
+}
+
+/// HMAC-SHA256 with our key, under another algorithm's name.
+fn under_another_name(algorithm: &str, kid: &str, claims: &Value, secret: &[u8]) -> String {
+    let unsigned = jwt::forge(&json!({ "alg": algorithm, "kid": kid }), claims, b"");
+    let signature = crypto::sign(unsigned.trim_end_matches('.').as_bytes(), &EncodingKey::from_secret(secret), Algorithm::HS256);
+    format!("{unsigned}{}", signature.unwrap())
 }
 
 /// Every forged token, with what it is.
@@ -39,6 +46,8 @@ fn forgeries(workspace: &str) -> Vec<(String, String)> {
         ("HS512 with our secret", jwt::sign_with(&claims, &header(Algorithm::HS512), &secret)),
         ("RS256 by name", jwt::forge(&json!({ "alg": "RS256", "kid": kid }), &claims, &[7; 256])),
         ("EdDSA by name", jwt::forge(&json!({ "alg": "EdDSA", "kid": kid }), &claims, &[7; 64])),
+        ("our own signature under RS256's name", under_another_name("RS256", &kid, &claims, &secret)),
+        ("our own signature under EdDSA's name", under_another_name("EdDSA", &kid, &claims, &secret)),
         ("no alg", jwt::forge(&json!({ "kid": kid }), &claims, b"x")),
         ("an empty secret", jwt::sign_with(&claims, &header(Algorithm::HS256), b"")),
         ("the kid as secret", jwt::sign_with(&claims, &header(Algorithm::HS256), kid.as_bytes())),

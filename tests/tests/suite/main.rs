@@ -9,6 +9,7 @@ mod bill;
 mod description;
 mod disconnects;
 mod grants;
+mod guards;
 mod hangups;
 mod idempotency;
 mod isolation;

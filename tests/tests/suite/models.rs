@@ -287,3 +287,26 @@ async fn kf08_an_unpriced_model_is_refused_before_any_call() {
     ws.turn("how much?").await.problem(422, "model_unpriced");
     assert!(Api::operator().get("/billing/costs").await.status == 200);
 }
+
+#[tokio::test]
+async fn a_model_that_the_workspace_is_not_let_use_is_refused_before_any_call_or_hold() {
+    let model = Scripted::start(vec![scripted::answer(&["fine"], 0, 9, 3)]).await;
+    let ws = on(&model).await;
+    let restrict = async |restrictions: Value| ws.operator.patch(&ws.path(""), &json!({ "restrictions": restrictions })).await.ok(200);
+    for restrictions in [
+        json!({ "allowedProviders": ["anthropic"] }),
+        json!({ "allowedProviders": [] }),
+        json!({ "allowedModels": ["openai/gpt-4", "anthropic/*"] }),
+        json!({ "allowedProviders": ["openai"], "allowedModels": ["local/*"] }),
+    ] {
+        restrict(restrictions).await;
+        let problem = ws.turn("may I?").await.problem(403, "forbidden");
+        assert!(problem["detail"].as_str().unwrap().contains("openai/"), "{problem}");
+    }
+    assert_eq!((model.calls().len(), ws.held().await), (0, 0));
+    for restrictions in [json!({ "allowedProviders": ["openai"] }), json!({ "allowedModels": ["openai/gpt-4*"] }), json!({})] {
+        restrict(restrictions).await;
+        ws.turn("may I?").await.ok(200);
+    }
+    ws.owner.patch(&ws.path(""), &json!({ "restrictions": {} })).await.problem(403, "forbidden");
+}

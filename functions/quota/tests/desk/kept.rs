@@ -1,6 +1,6 @@
 //! A turn is held, then paid: over restarts, with a database that is away, deaf or slow.
 
-use crate::world::{LEASE, NOW, World, extend, finished, told, turn};
+use crate::world::{LEASE, NOW, World, begin, extend, finished, told, turn};
 use astra_kernel::{Usage, UsageSource};
 use astra_quota::words::{Extend, Record, Stop};
 use astra_quota::{Answer, Ask};
@@ -249,4 +249,21 @@ fn stop_reaches_the_turn_with_its_next_sign_of_life_and_only_its_own_member() {
     assert!(world.finish(world.record(1, 1)));
     assert!(matches!(alive(2), Answer::NotRunning));
     assert!(matches!(stop(None), Answer::NotRunning));
+}
+
+#[test]
+fn a_turn_whose_grant_is_taken_back_while_it_begins_reads_again() {
+    let world = World::new();
+    world.set(|db| db.slow = true);
+    let mut beginning = Box::pin(world.desk.answer(Ask::Begin(Box::new(begin(1))), NOW));
+    assert!((&mut beginning).now_or_never().is_none(), "it has read that the agent is granted");
+    world.set(|db| (db.denial, db.slow) = (Some("agent_denied"), false));
+    assert!(matches!(world.ask(Ask::Withdraw("a".to_owned().try_into().unwrap()), NOW), Answer::Withdrawn));
+    let answer = beginning.now_or_never();
+    assert!(matches!(answer, Some(Answer::Denied(_))), "{answer:?}");
+    // One that runs already is told to stop.
+    world.set(|db| db.denial = None);
+    assert!(matches!(world.begin(2, None), Answer::Begun(_)));
+    assert!(matches!(world.ask(Ask::Withdraw("a".to_owned().try_into().unwrap()), NOW), Answer::Withdrawn));
+    assert!(world.extended(extend(2, 1), NOW).stop);
 }

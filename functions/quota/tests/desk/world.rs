@@ -37,6 +37,8 @@ pub(crate) struct DbState {
     /// The model's bound of output.
     pub(crate) output: u64,
     pub(crate) away: bool,
+    /// What `turn_begin` says instead of a context.
+    pub(crate) denial: Option<&'static str>,
     /// The statement is done, but its answer is lost.
     pub(crate) deaf: bool,
     /// This one statement fails.
@@ -58,6 +60,7 @@ impl Default for DbState {
             agents: BTreeMap::new(),
             output: 4_096,
             away: false,
+            denial: None,
             deaf: false,
             fails: None,
             slow: false,
@@ -127,6 +130,9 @@ impl DbState {
     }
 
     fn turn_begin(&self, arg: &Value) -> Value {
+        if let Some(outcome) = self.denial {
+            return json!({ "outcome": outcome });
+        }
         if let Some(key) = arg["idempotencyKey"].as_str()
             && self.ledger.values().any(|r| r["idempotencyKey"] == key)
         {

@@ -168,6 +168,34 @@ fn try_long(counter: &mut Counter, n: u128, limits: &Limits, wanted_output: u64)
 }
 
 #[test]
+fn a_turn_of_an_agent_that_is_granted_until_then_is_told_to_stop_then() {
+    let (mut counter, until) = (loaded(START), START.plus_millis(10_000));
+    let turn = TurnId(uuid::Uuid::from_u128(1));
+    let spans = spans(START);
+    let request = Request {
+        turn,
+        agent: agent(0),
+        subject: "u".into(),
+        key: None,
+        now: START,
+        spans: &spans,
+        limits: &monthly(5_000_000_000),
+        allowance: &Allowance::default(),
+        agent_count: 1,
+        max_tokens_per_turn: None,
+        until: Some(until),
+        size: Size { least: 100, full: 100 },
+        wanted_output: 1_000,
+        price: PRICE,
+        lease_millis: 30_000,
+    };
+    counter.admit(request).unwrap();
+    let mut is_told = |at| if let Heard::Taken(extended) = extend(&mut counter, 1, 10, at) { extended.stop } else { panic!("not taken") };
+    assert!(!is_told(until.plus_millis(-1)));
+    assert!(is_told(until));
+}
+
+#[test]
 fn kf_09_a_large_max_tokens_locks_up_little() {
     // 5 dollars, answers of up to 32,000 tokens that cost 2 cents each: worst-case holds would let 260 turns in.
     let limits = monthly(5_000_000_000);
