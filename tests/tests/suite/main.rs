@@ -12,6 +12,7 @@ mod grants;
 mod guards;
 mod hangups;
 mod idempotency;
+mod interference;
 mod isolation;
 mod issuers;
 mod limits;
