@@ -74,8 +74,7 @@ class Copy:
 
 
 def cargo(arguments, folder, target, more={}):
-    # One key for all crates: what is asked of std in them is no warning's business.
-    environment = os.environ | {"CARGO_TARGET_DIR": target, "RUSTFLAGS": os.environ.get("RUSTFLAGS", "")} | more
+    environment = os.environ | {"CARGO_TARGET_DIR": target} | more
     return subprocess.run(["cargo", *arguments], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -128,7 +127,9 @@ class Database:
 
 
 def restart(name):
-    subprocess.run([os.environ["ASTRA_STACK"], "restart", "functions"], env=os.environ | {"ASTRA_GUARD": name}, check=True, stdout=subprocess.DEVNULL)
+    done = subprocess.run([os.environ["ASTRA_STACK"], "restart", "functions"], env=os.environ | {"ASTRA_GUARD": name}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode != 0:
+        raise RuntimeError("the functions do not start: " + done.stdout[-300:].replace("\n", " "))
 
 
 def with_program(copy):

@@ -194,7 +194,8 @@ impl<H: Host> Call<H> {
     /// `401`, or `403`: the same whether the workspace exists or not.
     pub async fn named(&self, path_workspace: &str, needs: Permission) -> Result<(Claims, WorkspaceId), Failure> {
         let (claims, workspace) = self.addressed(path_workspace).await?;
-        if !permission::covers(claims.scope.as_deref(), needs) {
+        let scope = claims.scope.as_deref();
+        if !permission::covers(scope, needs) {
             return Err(Problem::forbidden(needs.as_str()).into());
         }
         Ok((claims, workspace))

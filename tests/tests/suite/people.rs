@@ -36,6 +36,22 @@ async fn a_workspace_keeps_its_last_owner() {
 }
 
 #[tokio::test]
+async fn who_is_an_owner_is_not_for_admins_to_say() {
+    let ws = Workspace::local().await;
+    ws.user("second@test", "owner").await;
+    let admin = ws.user("anna", "admin").await;
+    for owner in ["owner@test", "second@test"] {
+        let path = ws.path(&format!("/members/{owner}"));
+        admin.put(&path, &json!({ "role": "member" })).await.problem(403, "forbidden");
+        admin.delete(&path).await.problem(403, "forbidden");
+    }
+    admin.put(&ws.path("/members/anna"), &json!({ "role": "owner" })).await.problem(403, "forbidden");
+    let roles: Vec<_> = Db::connect().await.rows("SELECT role FROM members WHERE workspace_id = $1 AND role = 'owner'", &[&ws.id]).await;
+    assert_eq!(roles.len(), 2);
+    ws.owner.put(&ws.path("/members/second@test"), &json!({ "role": "member" })).await.ok(200);
+}
+
+#[tokio::test]
 async fn members_page_by_cursor() {
     let ws = Workspace::local().await;
     for n in 0..5 {

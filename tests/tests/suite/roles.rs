@@ -215,3 +215,15 @@ async fn a_decision_is_explained_to_who_may_know_it() {
     guest.post(&ws.path("/authorize"), &json!({ "permission": "agent:invoke" })).await.problem(403, "forbidden");
     ws.operator.post("/workspaces/no-such-workspace-here/authorize", &ask).await.problem(404, "not_found");
 }
+
+#[tokio::test]
+async fn who_may_not_make_members_issues_no_token_to_a_stranger() {
+    let ws = Workspace::local().await;
+    put(&ws.owner, &ws, "issuer", &json!({ "allow": ["token:issue", "agent:read", "role:read"] })).await.ok(200);
+    let anna = ws.user("anna", "issuer").await;
+    let issue = async |subject: &str| anna.post(&ws.path("/tokens"), &json!({ "subject": subject, "role": "issuer" })).await;
+    issue("stranger").await.problem(403, "forbidden");
+    issue("anna").await.ok(201);
+    let members = ws.owner.get(&ws.path("/members")).await.ok(200);
+    assert!(!members.to_string().contains("stranger"), "{members}");
+}

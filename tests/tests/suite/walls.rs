@@ -49,6 +49,9 @@ const GLOBAL: [(&str, &[(&str, &str)]); 5] = [
     ),
 ];
 
+/// Tables that the owner may keep up without a proof, as a superuser's triggers do; with one only that workspace's rows.
+const MAINTENANCE: [&str; 2] = ["audit_log", "audit_heads"];
+
 /// Policies of single roles beside those of every table: (table, policy, role, command, whether it sees all workspaces' rows and not only those of the proof's). The operator reads
 /// who somebody is and what it cost, grants cross, what is deleted is forgotten.
 const OTHERS: [(&str, &str, &str, &str, bool); 10] = [

@@ -1,6 +1,6 @@
 //! What the catalogue says: tables and their policies, roles, functions.
 
-use super::{FUNCTIONS, GLOBAL, OTHERS, OWNERS};
+use super::{FUNCTIONS, GLOBAL, MAINTENANCE, OTHERS, OWNERS};
 use astra_tests::{Db, Session, Workspace};
 use serde_json::{Value, json};
 
@@ -40,6 +40,9 @@ fn policies(schema: &str, table: &str) -> Vec<Value> {
     all.extend(others.map(|(_, policy, role, command, across)| {
         one(policy, json!([role]), command, if across { "true" } else { &own }, command == "ALL")
     }));
+    if MAINTENANCE.contains(&table) {
+        all.push(one("maintenance", json!(["astra_owner"]), "ALL", &format!("({tenant} IS NULL)"), true));
+    }
     all.sort_by_key(|policy| policy["policyname"].as_str().unwrap().to_owned());
     all
 }
@@ -217,4 +220,21 @@ async fn a_callers_search_path_makes_nothing_else_of_the_proof() {
     let forged = proof.replacen(&a.id, "somebody-else", 1);
     let refused = session.rows(&opening.replace(&proof, &forged), count).await;
     assert_eq!(refused.map_err(|refused| refused.code), Err("42501".to_owned()));
+}
+
+#[tokio::test]
+async fn all_names_in_the_function_that_verifies_proofs_are_in_full() {
+    let source = Db::connect().await.rows("SELECT prosrc FROM pg_proc WHERE oid = 'astra.tenant()'::regprocedure", &[]).await;
+    let source = source[0]["prosrc"].as_str().unwrap();
+    let is_of_a_name = |c: char| c.is_ascii_alphanumeric() || "_.".contains(c);
+    // What stands before each parenthesis: a function, or a word of SQL's own.
+    for (at, _) in source.match_indices('(') {
+        let name = source[..at].rsplit(|c| !is_of_a_name(c)).next().unwrap();
+        let is_full = ["pg_catalog.", "astra."].iter().any(|schema| name.starts_with(schema));
+        assert!(is_full || ["", "OPERATOR", "EXTRACT"].contains(&name), "{name}() could be another's");
+    }
+    let source = source.replace("USING ERRCODE = ", "");
+    for operator in [" = ", " <> ", " < ", " > ", " || ", " + ", " - "] {
+        assert!(!source.contains(operator), "{operator} could be another's");
+    }
 }
