@@ -101,7 +101,7 @@ pub(crate) async fn put<H: Host>(call: Call<H>, Params(path): Params<RolePath>, 
     let rules = rules::read(request, &role).await?;
     over_owners(&allowed, &role)?;
     let wanted = Access { role: role.as_str().to_owned(), rules: Some(rules), source: Source::Workspace };
-    gives_no_more(&allowed, &wanted)?;
+    allowed.gives_no_more(&wanted, None)?;
     let known = allowed.data.list_roles().await?.ok_or_else(|| Problem::not_found("workspace"))?;
     if known.len() >= MAX_ROLES && known.iter().all(|access| access.role != wanted.role) {
         return Err(Problem::new(Code::Conflict, format!("A workspace has {MAX_ROLES} roles at most. Delete one first.")).into());
@@ -126,7 +126,7 @@ pub(crate) async fn delete<H: Host>(call: Call<H>, Params(path): Params<RolePath
         let detail = "What is in its place may allow more than you may give: this is for the workspace's owners and the operator.";
         return Err(Problem::new(Code::Forbidden, detail).into());
     }
-    gives_no_more(&allowed, &Access::default_of(role.as_str()))?;
+    allowed.gives_no_more(&Access::default_of(role.as_str()), None)?;
     match allowed.data.delete_role(role.as_str()).await? {
         RoleRemoved::Done => Ok(StatusCode::NO_CONTENT),
         RoleRemoved::NotFound => Err(Problem::not_found("role of the workspace's own").into()),
@@ -143,12 +143,4 @@ fn over_owners<H>(allowed: &Allowed<'_, H>, role: &RoleName) -> Result<(), Probl
         return Err(Problem::new(Code::Forbidden, "What owners may do is for the workspace's owners and the operator to say."));
     }
     Ok(())
-}
-
-/// Nobody gives more than they have.
-fn gives_no_more<H>(allowed: &Allowed<'_, H>, wanted: &Access) -> Result<(), Problem> {
-    let Some(more) = wanted.permissions(None).find(|permission| !allowed.may_give(*permission)) else { return Ok(()) };
-    let detail =
-        format!("The role {} would have the permission {}, which you do not have, so you cannot give it.", wanted.role, more.as_str());
-    Err(Problem::new(Code::Forbidden, detail))
 }

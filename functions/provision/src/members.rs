@@ -2,50 +2,16 @@
 
 use crate::fields::{Text, WorkspacePath};
 use crate::workspaces::existing;
+use astra_documents::config::RoleName;
 use astra_host::paging::{PageBody, PageQuery};
 use astra_host::routes::{Params, Unread};
 use astra_host::{Allowed, Call, Failure, Host};
-use astra_kernel::permission::is_role_name;
 use astra_kernel::{Access, Code, Permission, Problem, Role};
 use astra_store::Tenant;
 use astra_store::members::{Member, MemberOutcome};
 use axum::Json;
 use http::StatusCode;
-use serde::{Deserialize, Serialize};
-
-/// The name of a role: one of the four that every workspace has (`owner`, `admin`, `member`, `viewer`), or one of the workspace's own.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String")]
-pub(crate) struct RoleName(String);
-
-impl RoleName {
-    /// The name.
-    pub(crate) fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl TryFrom<String> for RoleName {
-    type Error = &'static str;
-
-    fn try_from(name: String) -> Result<Self, Self::Error> {
-        if is_role_name(&name) { Ok(Self(name)) } else { Err("a role's name: a-z, then a-z, 0-9, '-' and '_', 32 characters at most") }
-    }
-}
-
-impl utoipa::PartialSchema for RoleName {
-    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
-        let text = utoipa::openapi::ObjectBuilder::new().schema_type(utoipa::openapi::Type::String);
-        let text = text.pattern(Some("^[a-z][a-z0-9_-]*$")).max_length(Some(32));
-        text.description(Some("owner, admin, member, viewer, or a role of the workspace's own")).into()
-    }
-}
-
-impl utoipa::ToSchema for RoleName {
-    fn name() -> std::borrow::Cow<'static, str> {
-        "Role".into()
-    }
-}
+use serde::Deserialize;
 
 /// A member's path.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -110,9 +76,7 @@ pub(crate) async fn put<H: Host>(call: Call<H>, Params(path): Params<MemberPath>
         return Err(owners_only());
     }
     let given = known_role(&allowed.data, &role).await?;
-    if let Some(more) = given.permissions(None).find(|permission| !allowed.may_give(*permission)) {
-        return Err(gives_more(&role, more).into());
-    }
+    allowed.gives_no_more(&given, None)?;
     match allowed.data.put_member(user.as_str(), role.as_str(), by_owner, call.host.now()).await? {
         MemberOutcome::Ok { member: Some(member) } => Ok(Json(member)),
         MemberOutcome::Ok { member: None } => Err(Failure::internal("member_put gave no member")),
@@ -150,12 +114,6 @@ pub(crate) async fn known_role<H: Host>(data: &Tenant<'_, H>, role: &RoleName) -
     existing(data).await?;
     Err(Problem::field("/role", format!("there is no role {} here: PUT /workspaces/{{id}}/roles/{{role}} defines it", role.as_str()))
         .into())
-}
-
-/// Nobody gives more than they have.
-pub(crate) fn gives_more(role: &RoleName, more: Permission) -> Problem {
-    let detail = format!("The role {} has the permission {}, which you do not have, so you cannot give it.", role.as_str(), more.as_str());
-    Problem::new(Code::Forbidden, detail)
 }
 
 fn owners_only() -> Failure {

@@ -4,8 +4,9 @@
 //! what its issuer may do, the issuer's own scope included.
 
 use crate::fields::{Text, WorkspacePath, present, whole_number};
-use crate::members::{RoleName, gives_more, known_role};
+use crate::members::known_role;
 use crate::workspaces::existing;
+use astra_documents::config::{Entry, RoleName};
 use astra_host::routes::{Params, Unread};
 use astra_host::{Allowed, Call, Failure, Host};
 use astra_kernel::token::AUDIENCE;
@@ -29,7 +30,7 @@ pub(crate) struct TokenBody {
     role: RoleName,
     /// Permissions to narrow the role to, such as `memory:read` or `agent:*`. All of the role's when absent.
     #[serde(default, deserialize_with = "present")]
-    #[schema(value_type = Option<Vec<ScopeEntry>>, nullable = false, min_items = 1, max_items = 50)]
+    #[schema(value_type = Option<Vec<Entry>>, nullable = false, min_items = 1, max_items = 50)]
     scope: Option<Scope>,
     /// How long it is good for, in seconds; 900 unless told.
     #[serde(default)]
@@ -50,53 +51,18 @@ impl Default for Lifetime {
 
 /// 1 to 50 permissions or families of them.
 #[derive(Debug, Deserialize)]
-#[serde(try_from = "Vec<ScopeEntry>")]
+#[serde(try_from = "Vec<Entry>")]
 struct Scope(Vec<String>);
 
-impl TryFrom<Vec<ScopeEntry>> for Scope {
+impl TryFrom<Vec<Entry>> for Scope {
     type Error = &'static str;
 
-    fn try_from(entries: Vec<ScopeEntry>) -> Result<Self, Self::Error> {
+    fn try_from(entries: Vec<Entry>) -> Result<Self, Self::Error> {
         if (1..=50).contains(&entries.len()) {
             Ok(Self(entries.into_iter().map(|entry| entry.0).collect()))
         } else {
             Err("a scope lists 1 to 50 permissions; leave it out for all of the role's")
         }
-    }
-}
-
-/// A permission's name, or its family's wildcard.
-#[derive(Debug, Deserialize)]
-#[serde(try_from = "String")]
-struct ScopeEntry(String);
-
-impl TryFrom<String> for ScopeEntry {
-    type Error = String;
-
-    fn try_from(entry: String) -> Result<Self, Self::Error> {
-        if Permission::ALL.into_iter().any(|p| p.is_covered_by(&entry)) {
-            Ok(Self(entry))
-        } else {
-            let known: Vec<_> = Permission::ALL.into_iter().map(Permission::as_str).collect();
-            Err(format!("not a permission; there are {} and families such as memory:*", known.join(", ")))
-        }
-    }
-}
-
-impl utoipa::PartialSchema for ScopeEntry {
-    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
-        let mut entries: Vec<String> = Permission::ALL.into_iter().map(|p| p.as_str().to_owned()).collect();
-        entries.extend(Permission::ALL.into_iter().filter_map(|p| p.as_str().split_once(':').map(|(family, _)| format!("{family}:*"))));
-        entries.sort_unstable();
-        entries.dedup();
-        let text = utoipa::openapi::ObjectBuilder::new().schema_type(utoipa::openapi::Type::String);
-        text.enum_values(Some(entries)).description(Some("A permission, or a family of them")).into()
-    }
-}
-
-impl utoipa::ToSchema for ScopeEntry {
-    fn name() -> std::borrow::Cow<'static, str> {
-        "ScopeEntry".into()
     }
 }
 
@@ -149,9 +115,7 @@ pub(crate) async fn issue<H: Host>(call: Call<H>, Params(path): Params<Workspace
             (wanted, scope)
         }
     };
-    if let Some(more) = held.permissions(scope.as_deref()).find(|permission| !allowed.may_give(*permission)) {
-        return Err(gives_more(&role, more).into());
-    }
+    allowed.gives_no_more(&held, scope.as_deref())?;
     let now = call.host.now();
     let member = allowed.data.add_member(subject.as_str(), role.as_str(), now).await?;
     if member.ok_or_else(|| Problem::not_found("workspace"))?.role != held.role {

@@ -141,6 +141,16 @@ impl<H> Allowed<'_, H> {
         if self.claims.is_operator() { permission::covers(self.claims.scope.as_deref(), permission) } else { self.may(permission) }
     }
 
+    /// Nobody gives more than they have: of what this role allows, within a scope, they may do all.
+    ///
+    /// # Errors
+    /// `403`, with a permission that they do not have.
+    pub fn gives_no_more(&self, given: &Access, scope: Option<&[String]>) -> Result<(), Problem> {
+        let Some(more) = given.permissions(scope).find(|permission| !self.may_give(*permission)) else { return Ok(()) };
+        let detail = format!("The role {} has the permission {}, which you do not have, so you cannot give it.", given.role, more.as_str());
+        Err(Problem::new(Code::Forbidden, detail))
+    }
+
     /// Whether who is an owner is theirs to say.
     pub fn is_over_owners(&self) -> bool {
         self.access.role == Role::Owner.as_str() || self.claims.is_operator()
