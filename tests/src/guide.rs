@@ -33,18 +33,7 @@ agents:
 "#;
 
 /// The workspace/grants config, as printed, with the indentation that YAML needs.
-pub const GRANTS_CONFIG: &str = "# workspace/grants config — prevent cross-tenant reads
-workspace:
-  grants:
-    - role: member
-      allow:
-        - memory:read # own workspace only
-        - memory:write
-        - agent:invoke
-      deny:
-        - memory:cross-workspace-read
-        - workspace:list # can't enumerate other workspaces
-";
+pub const GRANTS_CONFIG: &str = include_str!("../guide/grants.yml");
 
 /// The billing query, as printed.
 pub const BILLING_SQL: &str = "-- Monthly cost per workspace for billing

@@ -20,13 +20,3 @@ impl MonthQuery {
 pub(crate) fn parse(month: Option<&str>, now: Timestamp) -> Result<Month, Problem> {
     month.map_or_else(|| Ok(now.month()), |text| text.parse().map_err(|rule| Problem::field("month", rule)))
 }
-
-/// The path of what belongs to a workspace.
-#[derive(Debug, Deserialize, utoipa::IntoParams)]
-#[serde(rename_all = "camelCase")]
-#[into_params(parameter_in = Path)]
-pub(crate) struct WorkspacePath {
-    /// The workspace.
-    #[param(min_length = 1, max_length = 48, pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
-    pub(crate) workspace_id: String,
-}

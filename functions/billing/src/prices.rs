@@ -1,5 +1,6 @@
 //! The price book: what a million tokens of a model cost. Versions are only added; a turn records which one priced it.
 
+use astra_host::fields::present;
 use astra_host::paging::PageBody;
 use astra_host::routes::{Unread, word};
 use astra_host::{Call, Failure, Host};
@@ -160,10 +161,6 @@ impl<'de> Deserialize<'de> for Amount {
         let UsdAmount(amount) = UsdAmount::deserialize(deserializer)?;
         if amount < NanoUsd::ZERO { Err(serde::de::Error::custom("a price is not negative")) } else { Ok(Self(amount)) }
     }
-}
-
-fn present<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
-    T::deserialize(deserializer).map(Some)
 }
 
 /// The years 1 to 9999: other times have no form that every side reads.

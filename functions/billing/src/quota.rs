@@ -1,6 +1,6 @@
 //! A workspace's limits and what is used of them, as its counter sees it at this moment; marks that were passed; counters compared with the ledger.
 
-use crate::month::WorkspacePath;
+use astra_host::fields::WorkspacePath;
 use astra_host::paging::{PageBody, PageQuery};
 use astra_host::routes::{Params, Unread};
 use astra_host::{Allowed, Call, CounterUnreachable, Failure, Host, with_limits};

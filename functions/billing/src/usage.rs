@@ -1,6 +1,7 @@
 //! One workspace's month.
 
-use crate::month::{MonthQuery, WorkspacePath};
+use crate::month::MonthQuery;
+use astra_host::fields::WorkspacePath;
 use astra_host::routes::{Params, Unread};
 use astra_host::{Allowed, Call, Failure, Host};
 use astra_kernel::money::usd_number;

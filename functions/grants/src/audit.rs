@@ -3,7 +3,7 @@
 //! A workspace that was deleted keeps its log, for the operator. Entries hold ids and names, never a secret's value or a text; docs/security.md says what is written down.
 
 use crate::export::as_csv;
-use crate::fields::WorkspacePath;
+use astra_host::fields::WorkspacePath;
 use astra_host::paging::{PageBody, PageQuery};
 use astra_host::routes::{Params, Unread};
 use astra_host::{Allowed, Call, Failure, Host};

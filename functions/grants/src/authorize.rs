@@ -1,9 +1,9 @@
 //! Explains a decision: may they do this, by which entry of which list, said where. It is decided by the same code as every request
 //! ([`Access::judge`]); this only tells what that found.
 
-use crate::fields::{Subject, WorkspacePath, present};
 use crate::roles::RoleSource;
-use astra_documents::config::{Entry, RoleName};
+use astra_documents::config::{RoleName, Scope};
+use astra_host::fields::{Text, WorkspacePath, present};
 use astra_host::routes::{Params, Unread};
 use astra_host::{Allowed, Call, Failure, Host};
 use astra_kernel::permission::{Source, Verdict, covers};
@@ -22,15 +22,15 @@ pub(crate) struct Question {
     permission: Asked,
     /// Who would do it: a user's id. The caller unless told.
     #[serde(default, deserialize_with = "present")]
-    #[schema(value_type = Option<String>, nullable = false, min_length = 1, max_length = 200, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u009f]*$")]
-    subject: Option<Subject>,
+    #[schema(nullable = false)]
+    subject: Option<Text>,
     /// In place of `subject`: what a member with this role may do.
     #[serde(default, deserialize_with = "present")]
     #[schema(nullable = false)]
     role: Option<RoleName>,
     /// What their token would be narrowed to. (The caller's own token's scope counts besides when they ask for themselves.)
     #[serde(default, deserialize_with = "present")]
-    #[schema(value_type = Option<Vec<Entry>>, nullable = false, min_items = 1, max_items = 50)]
+    #[schema(nullable = false)]
     scope: Option<Scope>,
 }
 
@@ -61,23 +61,6 @@ impl utoipa::PartialSchema for PermissionName {
 impl utoipa::ToSchema for PermissionName {
     fn name() -> std::borrow::Cow<'static, str> {
         "Permission".into()
-    }
-}
-
-/// 1 to 50 permissions or families of them.
-#[derive(Debug, Deserialize)]
-#[serde(try_from = "Vec<Entry>")]
-struct Scope(Vec<String>);
-
-impl TryFrom<Vec<Entry>> for Scope {
-    type Error = &'static str;
-
-    fn try_from(entries: Vec<Entry>) -> Result<Self, Self::Error> {
-        if (1..=50).contains(&entries.len()) {
-            Ok(Self(entries.into_iter().map(|Entry(entry)| entry).collect()))
-        } else {
-            Err("a scope lists 1 to 50 permissions")
-        }
     }
 }
 

@@ -4,7 +4,7 @@
 //! other workspace exists is told to nobody. Revoking is done when the answer is there: turns that run with the agent have been told to stop, and none begins any more. If the
 //! counter cannot be told (503), no new turn begins all the same; sent again, it tells those that run.
 
-use crate::fields::WorkspacePath;
+use astra_host::fields::WorkspacePath;
 use astra_host::paging::PageBody;
 use astra_host::routes::{Params, Unread, word};
 use astra_host::{Allowed, Call, CounterUnreachable, Failure, Host};

@@ -6,7 +6,6 @@
 mod audit;
 mod authorize;
 mod export;
-mod fields;
 mod grants;
 mod roles;
 pub mod routes;

@@ -3,9 +3,9 @@
 //! Nobody gives a role more than they have, else whoever may define roles could do everything. What a role may do when its workspace says nothing of it
 //! any more is not known before it is so (its plan's template may say it): so that is for owners and the operator to bring about.
 
-use crate::fields::{RolePath, WorkspacePath};
 use crate::rules::{self, BodyView};
 use astra_documents::config::RoleName;
+use astra_host::fields::WorkspacePath;
 use astra_host::paging::PageBody;
 use astra_host::routes::{Params, Unread};
 use astra_host::{Allowed, Call, Failure, Host};
@@ -14,7 +14,30 @@ use astra_kernel::{Access, Code, Permission, Problem, Role};
 use astra_store::roles::RoleRemoved;
 use axum::Json;
 use http::StatusCode;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+
+/// A role's path.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(rename_all = "camelCase")]
+#[into_params(parameter_in = Path)]
+pub(crate) struct RolePath {
+    /// The workspace.
+    #[param(min_length = 1, max_length = 48, pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
+    pub(crate) workspace_id: String,
+    /// The role's name.
+    #[param(value_type = RoleName)]
+    role: String,
+}
+
+impl RolePath {
+    /// The role's name.
+    ///
+    /// # Errors
+    /// `422` when no role can have it.
+    pub(crate) fn role(&self) -> Result<RoleName, Problem> {
+        RoleName::try_from(self.role.clone()).map_err(|rule| Problem::field("role", rule))
+    }
+}
 
 /// A role and what it may do: what `allow` lists and `deny` does not. Nothing else.
 #[derive(Debug, Serialize, utoipa::ToSchema)]

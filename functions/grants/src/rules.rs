@@ -1,9 +1,9 @@
 //! What a role may do, as it is sent: its rules alone, or the guide's workspace/grants config with this one role in it; in JSON or in YAML.
 
-use crate::fields::present;
 use astra_documents::config::{Entry, RoleName, WorkspaceConfig, rules};
 use astra_documents::yaml;
 use astra_host::Failure;
+use astra_host::fields::present;
 use astra_host::routes::Unread;
 use astra_host::web::parse_json;
 use astra_kernel::permission::Rules;

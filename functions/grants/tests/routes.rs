@@ -99,18 +99,7 @@ async fn a_role_is_shown_with_what_it_allows_and_where_that_is_said() {
 }
 
 /// The guide's workspace/grants config, as printed.
-const GUIDE: &str = "# workspace/grants config — prevent cross-tenant reads
-workspace:
-  grants:
-    - role: member
-      allow:
-        - memory:read # own workspace only
-        - memory:write
-        - agent:invoke
-      deny:
-        - memory:cross-workspace-read
-        - workspace:list # can't enumerate other workspaces
-";
+const GUIDE: &str = include_str!("../../../tests/guide/grants.yml");
 
 fn stores() -> FakeHost {
     let host = FakeHost::new(&[]);

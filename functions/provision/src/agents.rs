@@ -2,10 +2,10 @@
 
 use crate::amount::{Budget, WorkspaceLimit, write_usd};
 use crate::definition::{AgentBody, Definition, Model, StoredBudget};
-use crate::fields::WorkspacePath;
 use crate::plans::allows_http;
 use crate::prompt::{self, Id, Names, WorkspaceNames};
 use crate::workspaces::existing;
+use astra_host::fields::WorkspacePath;
 use astra_host::paging::PageBody;
 use astra_host::routes::{Params, Unread};
 use astra_host::{Allowed, Call, Failure, Host};

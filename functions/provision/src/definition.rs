@@ -1,8 +1,9 @@
 //! An agent's definition: as requests write it, as it is stored (and read by turns), and the way between.
 
 use crate::amount::{Budget, BudgetBody, BudgetForm, Usd, write_budget};
-use crate::fields::{Positive, Text, present};
+use crate::fields::Positive;
 use crate::prompt;
+use astra_host::fields::{Text, present};
 use astra_host::routes::word;
 use astra_kernel::{AgentId, IdError, Problem};
 use serde::{Deserialize, Serialize};

@@ -1,45 +1,7 @@
 //! Forms of fields, checked once when a request is read. Their `OpenAPI` descriptions say the same, so that what the document allows is accepted.
 
-use astra_kernel::Problem;
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer};
-
-/// A name or title: 1 to 200 characters, not blank, no control characters. Spaces around it are dropped.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
-#[serde(try_from = "String")]
-#[schema(
-    min_length = 1,
-    max_length = 200,
-    pattern = r"^[^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u009f]*$"
-)]
-pub(crate) struct Text(String);
-
-const TEXT_RULE: &str = "a text of 1 to 200 characters, not blank and without control characters";
-
-impl Text {
-    pub(crate) fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    pub(crate) fn into_string(self) -> String {
-        self.0
-    }
-
-    /// A path's parameter.
-    pub(crate) fn of_path(name: &str, value: String) -> Result<Self, Problem> {
-        Self::try_from(value).map_err(|rule| Problem::field(name, rule))
-    }
-}
-
-impl TryFrom<String> for Text {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        let trimmed = text.trim();
-        let fits = !trimmed.is_empty() && text.chars().count() <= 200 && !text.chars().any(char::is_control);
-        if fits { Ok(Self(trimmed.to_owned())) } else { Err(TEXT_RULE) }
-    }
-}
 
 /// Defines a whole number within bounds. `36.0` is one too: that is how some languages write 36 (and JSON Schema agrees).
 macro_rules! whole_number {
@@ -98,11 +60,6 @@ impl Visitor<'_> for WholeNumber {
     }
 }
 
-/// For optional fields that are absent or have a value: null is refused, so that it cannot be taken for "no limit" by accident.
-pub(crate) fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
-    T::deserialize(deserializer).map(Some)
-}
-
 /// A field of a PATCH where absent and null mean different things.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Change<T> {
@@ -133,29 +90,9 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Change<T> {
     }
 }
 
-/// The path of what belongs to a workspace.
-#[derive(Debug, Deserialize, utoipa::IntoParams)]
-#[serde(rename_all = "camelCase")]
-#[into_params(parameter_in = Path)]
-pub(crate) struct WorkspacePath {
-    /// The workspace.
-    #[param(min_length = 1, max_length = 48, pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
-    pub(crate) workspace_id: String,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn texts_are_trimmed_and_bounded() {
-        let text = |s: &str| Text::try_from(s.to_owned()).map(Text::into_string);
-        assert_eq!(text(" ACME Corp ").as_deref(), Ok("ACME Corp"));
-        assert!(text(&"ä".repeat(200)).is_ok());
-        for bad in ["", " ", "\u{2003}", "a\0b", "a\nb", "\u{85}", &"ä".repeat(201)] {
-            assert!(text(bad).is_err(), "{bad:?}");
-        }
-    }
 
     #[test]
     fn counts_are_exact_in_json() {

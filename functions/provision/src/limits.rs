@@ -1,7 +1,8 @@
 //! A workspace's limits on the wire. Cost is a number of dollars there and integer nano-dollars everywhere else.
 
 use crate::amount::{Usd, write_usd};
-use crate::fields::{Change, Count, present};
+use crate::fields::{Change, Count};
+use astra_host::fields::present;
 use astra_kernel::{Limits, NanoUsd};
 use astra_store::workspaces;
 use serde::{Deserialize, Serialize};

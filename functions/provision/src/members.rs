@@ -1,8 +1,8 @@
 //! Members of a workspace and their roles. A workspace keeps at least one owner, and who is an owner is for owners (and the operator) to say.
 
-use crate::fields::{Text, WorkspacePath};
 use crate::workspaces::existing;
 use astra_documents::config::RoleName;
+use astra_host::fields::{Text, WorkspacePath};
 use astra_host::paging::{PageBody, PageQuery};
 use astra_host::routes::{Params, Unread};
 use astra_host::{Allowed, Call, Failure, Host};

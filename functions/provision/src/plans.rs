@@ -1,9 +1,9 @@
 //! Plans: a plan's template is one set of agent definitions for all workspaces of the plan. The operator's.
 
 use crate::definition::DefinitionView;
-use crate::fields::Text;
 use crate::template::{self, MAX_BYTES, Template, TemplateBody};
 use astra_documents::yaml::MEDIA_TYPES;
+use astra_host::fields::Text;
 use astra_host::routes::{Params, Unread};
 use astra_host::{Call, Failure, Host};
 use astra_kernel::permission::Rules;

@@ -1,6 +1,6 @@
 //! Which providers and models a workspace may use. The operator's to say; looked at before anything is held or called.
 
-use crate::fields::present;
+use astra_host::fields::present;
 use astra_store::workspaces::Restrictions;
 use serde::{Deserialize, Serialize};
 

@@ -1,6 +1,6 @@
 //! Secrets of a workspace: written, never read back. Sealed here under the host's key, bound to workspace and name.
 
-use crate::fields::WorkspacePath;
+use astra_host::fields::WorkspacePath;
 use astra_host::paging::{PageBody, PageQuery};
 use astra_host::routes::{Params, Unread};
 use astra_host::{Allowed, Call, Failure, Host};

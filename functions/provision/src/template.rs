@@ -1,9 +1,9 @@
 //! A plan's template: `astra.yml`, as the guide prints it, and beside its agents the guide's workspace/grants config.
 
 use crate::definition::{AgentBody, Definition};
-use crate::fields::present;
 use astra_documents::config::WorkspaceConfig;
 use astra_documents::yaml;
+use astra_host::fields::present;
 use astra_host::web::parse_json;
 use astra_kernel::Problem;
 use astra_kernel::permission::Rules;
@@ -179,18 +179,7 @@ agents:
         insta::assert_snapshot!(refused.join("\n"));
     }
 
-    const CONFIG: &str = "# workspace/grants config — prevent cross-tenant reads
-workspace:
-  grants:
-    - role: member
-      allow:
-        - memory:read # own workspace only
-        - memory:write
-        - agent:invoke
-      deny:
-        - memory:cross-workspace-read
-        - workspace:list # can't enumerate other workspaces
-";
+    const CONFIG: &str = include_str!("../../../tests/guide/grants.yml");
 
     #[test]
     fn the_guides_two_documents_in_one_are_stored_as_agreed() {

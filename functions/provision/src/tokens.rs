@@ -3,10 +3,11 @@
 //! A token says who somebody is; what they may do is their role's, as the database says it when they ask. So what a new token could do now must be within
 //! what its issuer may do, the issuer's own scope included.
 
-use crate::fields::{Text, WorkspacePath, present, whole_number};
+use crate::fields::whole_number;
 use crate::members::known_role;
 use crate::workspaces::existing;
-use astra_documents::config::{Entry, RoleName};
+use astra_documents::config::{RoleName, Scope};
+use astra_host::fields::{Text, WorkspacePath, present};
 use astra_host::routes::{Params, Unread};
 use astra_host::{Allowed, Call, Failure, Host};
 use astra_kernel::token::AUDIENCE;
@@ -30,7 +31,7 @@ pub(crate) struct TokenBody {
     role: RoleName,
     /// Permissions to narrow the role to, such as `memory:read` or `agent:*`. All of the role's when absent.
     #[serde(default, deserialize_with = "present")]
-    #[schema(value_type = Option<Vec<Entry>>, nullable = false, min_items = 1, max_items = 50)]
+    #[schema(nullable = false)]
     scope: Option<Scope>,
     /// How long it is good for, in seconds; 900 unless told.
     #[serde(default)]
@@ -46,23 +47,6 @@ whole_number! {
 impl Default for Lifetime {
     fn default() -> Self {
         Self(900)
-    }
-}
-
-/// 1 to 50 permissions or families of them.
-#[derive(Debug, Deserialize)]
-#[serde(try_from = "Vec<Entry>")]
-struct Scope(Vec<String>);
-
-impl TryFrom<Vec<Entry>> for Scope {
-    type Error = &'static str;
-
-    fn try_from(entries: Vec<Entry>) -> Result<Self, Self::Error> {
-        if (1..=50).contains(&entries.len()) {
-            Ok(Self(entries.into_iter().map(|entry| entry.0).collect()))
-        } else {
-            Err("a scope lists 1 to 50 permissions; leave it out for all of the role's")
-        }
     }
 }
 

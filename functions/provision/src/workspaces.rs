@@ -1,8 +1,8 @@
 //! Workspaces: made once, changed with care, deleted whole.
 
-use crate::fields::{Text, WorkspacePath, present};
 use crate::limits::{LimitsBody, LimitsPatch, LimitsView};
 use crate::restrictions::RestrictionsBody;
+use astra_host::fields::{Text, WorkspacePath, present};
 use astra_host::paging::{PageBody, PageQuery};
 use astra_host::routes::{Params, Unread};
 use astra_host::{Allowed, Call, CounterUnreachable, Failure, Host};

@@ -130,6 +130,24 @@ impl utoipa::ToSchema for Entry {
     }
 }
 
+/// What a token is narrowed to: 1 to 50 permissions or families of them.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
+#[serde(try_from = "Vec<Entry>")]
+#[schema(value_type = Vec<Entry>, min_items = 1, max_items = 50)]
+pub struct Scope(pub Vec<String>);
+
+impl TryFrom<Vec<Entry>> for Scope {
+    type Error = &'static str;
+
+    fn try_from(entries: Vec<Entry>) -> Result<Self, Self::Error> {
+        if (1..=50).contains(&entries.len()) {
+            Ok(Self(entries.into_iter().map(|Entry(entry)| entry).collect()))
+        } else {
+            Err("a scope lists 1 to 50 permissions; leave it out for all of the role's")
+        }
+    }
+}
+
 /// The name of a role: one of the four that every workspace has (`owner`, `admin`, `member`, `viewer`), or one of the workspace's own.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(try_from = "String")]
@@ -174,18 +192,7 @@ mod tests {
     use crate::yaml;
 
     /// As the guide prints it.
-    const GUIDE: &str = "# workspace/grants config — prevent cross-tenant reads
-workspace:
-  grants:
-    - role: member
-      allow:
-        - memory:read # own workspace only
-        - memory:write
-        - agent:invoke
-      deny:
-        - memory:cross-workspace-read
-        - workspace:list # can't enumerate other workspaces
-";
+    const GUIDE: &str = include_str!("../../../tests/guide/grants.yml");
 
     #[derive(Deserialize)]
     struct Document {

@@ -10,6 +10,7 @@ use std::future::Future;
 use std::sync::{Arc, OnceLock};
 
 pub mod denials;
+pub mod fields;
 pub mod issuers;
 #[cfg(all(feature = "lambda", not(target_arch = "wasm32")))]
 pub mod lambda;
