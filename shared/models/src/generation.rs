@@ -1,12 +1,10 @@
 //! One call of a model: begun with retries, then read piece by piece.
 
-use crate::retry::retry_after;
+use crate::call::{self, Wanted};
 use crate::wire::{Dialect, Wire};
-use crate::{Endpoint, Http, HttpError, ModelError, Prompt, Provider, Retry};
+use crate::{Endpoint, Http, ModelError, Prompt, Provider, Retry};
 use crate::{anthropic, count, local, openai};
 use astra_kernel::{Usage, UsageSource};
-use bytes::Bytes;
-use http::header::CONTENT_TYPE;
 
 /// What a model's answer is made of, in order: texts, then one end. Its `Debug` shows a text's size only.
 #[derive(Clone, PartialEq, Eq)]
@@ -76,20 +74,8 @@ impl<H: Http> Generation<H> {
             Provider::Openai => (openai::request(endpoint, prompt)?, Dialect::Openai(openai::Reading::default())),
             Provider::Anthropic => (anthropic::request(endpoint, prompt)?, Dialect::Anthropic(anthropic::Reading::default())),
         };
-        let mut made = 0;
-        loop {
-            made += 1;
-            (retry.asking)(true);
-            let error = match call(http, request.clone()).await {
-                Ok(body) => return Ok(Self { source: Source::Wire(Wire::new(body, dialect)) }),
-                Err(error) => error,
-            };
-            (retry.asking)(false);
-            match retry.wait(&error, made) {
-                Some(wait) => http.sleep(wait).await,
-                None => return Err(error),
-            }
-        }
+        let body = call::begin(http, &request, Wanted::Events, retry).await?;
+        Ok(Self { source: Source::Wire(Wire::new(body, dialect)) })
     }
 
     /// What comes next: all text that has arrived together as one [`Piece::Text`], at last [`Piece::End`], then `None`.
@@ -126,25 +112,4 @@ impl<H: Http> Generation<H> {
             }
         }
     }
-}
-
-/// One call, to the point where a stream of events is promised.
-async fn call<H: Http>(http: &H, request: http::Request<Bytes>) -> Result<H::Body, ModelError> {
-    let response = http.send(request).await.map_err(|error| match error {
-        HttpError::Unreachable => ModelError::Unreachable,
-        HttpError::Broken => ModelError::Broken,
-    })?;
-    if !response.status().is_success() {
-        // The body is dropped unread: it may repeat the prompt or part of the key.
-        return Err(ModelError::Status { status: response.status().as_u16(), retry_after: retry_after(response.headers()) });
-    }
-    // Some servers name no type or a wrong one; these two are never a stream.
-    let kind = response.headers().get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes()).to_ascii_lowercase();
-    if kind.starts_with(b"text/html") {
-        return Err(ModelError::Garbage("it answered with a page where a stream of events was asked for"));
-    }
-    if kind.starts_with(b"application/json") {
-        return Err(ModelError::Garbage("it answered with JSON where a stream of events was asked for"));
-    }
-    Ok(response.into_body())
 }

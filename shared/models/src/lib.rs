@@ -12,8 +12,10 @@
 //! No clock, no randomness, no sockets: the host gives them ([`Http`], [`Retry`]).
 
 mod anthropic;
+mod call;
 mod count;
 pub mod embed;
+mod embeddings;
 mod endpoint;
 mod error;
 mod generation;
@@ -26,6 +28,7 @@ mod sse;
 mod wire;
 
 pub use count::{around, estimate_input, estimate_output, prompt_upper_bound};
+pub use embeddings::{Embeddings, MAX_BATCH, embed_texts};
 pub use endpoint::{Endpoint, Provider, UnknownProvider};
 pub use error::ModelError;
 pub use generation::{EndReason, Ended, Generation, Piece};
