@@ -15,8 +15,8 @@ PGSERVER_VERSION=0.6.0
 LITELLM_VERSION=1.106.12
 WASM_BINDGEN_VERSION="$(sed -n '/^name = "wasm-bindgen"$/{n;s/^version = "\(.*\)"$/\1/p;}' "$ROOT/Cargo.lock")"
 HOSTS="workers native lambda"
-FUNCTIONS=(gateway provision invoke-turn billing grants quota)
-LAMBDAS=(provision invoke-turn billing grants)
+FUNCTIONS=(gateway provision invoke-turn billing grants memory quota)
+LAMBDAS=(provision invoke-turn billing grants memory)
 
 say() { printf '%s\n' "$*" >&2; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }

@@ -61,6 +61,27 @@ resource "aws_lambda_permission" "expire_stale" {
   source_arn    = aws_cloudwatch_event_rule.expire_stale.arn
 }
 
+# The memory's jobs that were left behind: each begins right after the request that makes it, and is looked for every minute.
+resource "aws_cloudwatch_event_rule" "do_jobs" {
+  name                = "${var.name}-do-jobs"
+  description         = "Does the memory's jobs that were left behind"
+  schedule_expression = "rate(1 minute)"
+}
+
+resource "aws_cloudwatch_event_target" "do_jobs" {
+  rule  = aws_cloudwatch_event_rule.do_jobs.name
+  arn   = aws_lambda_function.this["memory"].arn
+  input = jsonencode({ source = "astra.schedule", task = "do-jobs" })
+}
+
+resource "aws_lambda_permission" "do_jobs" {
+  statement_id  = "schedule"
+  action        = "lambda:InvokeFunction"
+  function_name = aws_lambda_function.this["memory"].function_name
+  principal     = "events.amazonaws.com"
+  source_arn    = aws_cloudwatch_event_rule.do_jobs.arn
+}
+
 # What fails is not tried again: the schedule comes anyway, and the alarm on errors tells.
 resource "aws_lambda_function_event_invoke_config" "expire_stale" {
   function_name                = aws_lambda_function.this[local.expiry_function].function_name

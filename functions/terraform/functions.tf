@@ -62,6 +62,20 @@ locals {
       secrets  = ["TOKEN_KEYS", "TENANT_KEYS"]
       settings = []
     }
+    memory = {
+      paths = []
+      prefixes = [
+        "/workspaces/{workspaceId}/memories",
+        "/workspaces/{workspaceId}/documents",
+        "/workspaces/{workspaceId}/memory",
+        "/workspaces/{workspaceId}/users",
+      ]
+      stream   = false
+      # Jobs go on after the answer.
+      timeout  = 120
+      secrets  = ["TOKEN_KEYS", "TENANT_KEYS"]
+      settings = []
+    }
   }
 
   # Answers what no other function does: /openapi.json, /healthz, and a problem for all else.

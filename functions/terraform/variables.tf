@@ -39,7 +39,7 @@ variable "memory_mb" {
 
 variable "functions" {
   description = <<-EOT
-    What is different for single functions, by function (provision, invoke-turn, billing, grants):
+    What is different for single functions, by function (provision, invoke-turn, billing, grants, memory):
     memory_mb; timeout_seconds (30; 300 for invoke-turn, longer than MODEL_TIMEOUT_SECONDS by at least 15);
     reserved_concurrency (how many run at once at most; no limit unless set). Each running one has up to 2 × DATABASE_POOL_SIZE
     connections to the pooler (its own role's and the counter's).
@@ -81,7 +81,7 @@ variable "functions" {
 variable "database_urls" {
   description = <<-EOT
     Where each function finds its own DATABASE_URL, by function, and "quota" for the counter's rows: provision (role astra_provision),
-    invoke-turn (astra_invoke), billing (astra_billing), grants (astra_grants), quota (astra_quota). Each is an address as in secrets; the value is
+    invoke-turn (astra_invoke), billing (astra_billing), grants (astra_grants), memory (astra_memory), quota (astra_quota). Each is an address as in secrets; the value is
     postgres://ROLE:PASSWORD@POOLER:PORT/DATABASE?sslmode=require.
   EOT
   type        = map(string)

@@ -1,7 +1,7 @@
 # Sourced by scripts/stack: PgBouncer in transaction mode, as in production.
 # shellcheck shell=bash
 
-ROLES=(astra_provision astra_invoke astra_quota astra_billing astra_grants)
+ROLES=(astra_provision astra_invoke astra_quota astra_billing astra_grants astra_memory)
 
 pgbouncer_pid() { ours "$DEV/pgbouncer/pid" "$DEV/pgbouncer/pgbouncer.ini"; }
 

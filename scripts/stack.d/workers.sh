@@ -38,7 +38,7 @@ bindings() { # FUNCTION
   local name
   case "$1" in
     gateway)
-      printf '    (name = "%s", service = "%s"),\n' PROVISION provision INVOKE_TURN invoke-turn BILLING billing GRANTS grants
+      printf '    (name = "%s", service = "%s"),\n' PROVISION provision INVOKE_TURN invoke-turn BILLING billing GRANTS grants MEMORY memory
       from_environment ALLOWED_ORIGINS ALLOWED_ORIGINS
       return ;;
     quota)
@@ -49,6 +49,7 @@ bindings() { # FUNCTION
     invoke-turn) database astra_invoke URL_INVOKE ;;
     billing) database astra_billing URL_BILLING ;;
     grants) database astra_grants URL_GRANTS ;;
+    memory) database astra_memory URL_MEMORY ;;
   esac
   printf '    (name = "QUOTA", durableObjectNamespace = (className = "Quota", serviceName = "quota")),\n'
   for name in TOKEN_KEYS SECRETS_KEY TENANT_KEYS "${PASSED_ON[@]}"; do from_environment "$name" "$name"; done
@@ -107,10 +108,10 @@ restart_functions() {
   stop_functions
   free_port "$ASTRA_PORT" "the gateway"
   free_port "$INVOKE_PORT" "invoke-turn"
-  local URL_PROVISION URL_INVOKE URL_QUOTA URL_BILLING URL_GRANTS
+  local URL_PROVISION URL_INVOKE URL_QUOTA URL_BILLING URL_GRANTS URL_MEMORY
   URL_PROVISION="$(role_url astra_provision)" URL_INVOKE="$(role_url astra_invoke)" URL_QUOTA="$(role_url astra_quota)" \
-    URL_BILLING="$(role_url astra_billing)" URL_GRANTS="$(role_url astra_grants)"
-  export URL_PROVISION URL_INVOKE URL_QUOTA URL_BILLING URL_GRANTS TOKEN_KEYS SECRETS_KEY TENANT_KEYS
+    URL_BILLING="$(role_url astra_billing)" URL_GRANTS="$(role_url astra_grants)" URL_MEMORY="$(role_url astra_memory)"
+  export URL_PROVISION URL_INVOKE URL_QUOTA URL_BILLING URL_GRANTS URL_MEMORY TOKEN_KEYS SECRETS_KEY TENANT_KEYS
   write_config
   printf -- '--- started %s\n' "$(date -u +%FT%TZ)" >>"$DEV/log/functions.log"
   # In a session of its own: Ctrl-C in the terminal is for the script that started it, which then stops it in order.

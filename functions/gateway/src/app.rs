@@ -43,7 +43,6 @@ pub struct App<H> {
     parts: Arc<[Part<H>]>,
     host: H,
     own: Router,
-    too_large: Router,
     panicked: Router,
     allowed_origins: String,
 }
@@ -58,10 +57,8 @@ impl<H: TurnHost> App<H> {
     /// Functions, each with its host; `host` is for what none of them answers. `allowed_origins` is `ALLOWED_ORIGINS`.
     pub fn new(allowed_origins: String, host: H, parts: impl IntoIterator<Item = Part<H>>) -> Self {
         let parts: Arc<[Part<H>]> = parts.into_iter().collect();
-        let too_large = || Problem::new(Code::PayloadTooLarge, format!("The body is larger than {} bytes.", rules::BODY_LIMIT));
         Self {
             own: own_routes(Arc::clone(&parts)),
-            too_large: Router::new().fallback(async move || Failure::from(too_large())),
             panicked: Router::new().fallback(async || Failure::internal("a handler panicked; standard error says where")),
             host,
             parts,
@@ -109,8 +106,11 @@ impl<H: TurnHost> App<H> {
         };
         // A length that is no text is none that is acceptable.
         let length = request.headers().get(CONTENT_LENGTH).map(|length| length.to_str().unwrap_or("?"));
-        if !rules::length_is_acceptable(length) {
-            return serve(SELF, &self.too_large, self.host.clone(), request).await;
+        let limit = rules::body_limit(request.uri().path());
+        if !rules::length_is_acceptable(length, limit) {
+            let too_large = move || Problem::new(Code::PayloadTooLarge, format!("The body is larger than {limit} bytes."));
+            let refuse = Router::new().fallback(async move || Failure::from(too_large()));
+            return serve(SELF, &refuse, self.host.clone(), request).await;
         }
         serve(part.function.name(), &part.router, part.host.clone(), request).await
     }

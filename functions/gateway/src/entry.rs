@@ -42,8 +42,9 @@ async fn answer(request: &web_sys::Request, headers: &Headers, method: &str, env
     let Some(function) = rules::function_for(&path) else {
         return refuse(&Problem::new(Code::NotFound, "No such route. GET /openapi.json lists them."));
     };
-    if !rules::length_is_acceptable(headers.get("content-length")?.as_deref()) {
-        return refuse(&Problem::new(Code::PayloadTooLarge, format!("The body is larger than {} bytes.", rules::BODY_LIMIT)));
+    let limit = rules::body_limit(&path);
+    if !rules::length_is_acceptable(headers.get("content-length")?.as_deref(), limit) {
+        return refuse(&Problem::new(Code::PayloadTooLarge, format!("The body is larger than {limit} bytes.")));
     }
     match call(env, function, request).await {
         Ok(response) => Ok(response),

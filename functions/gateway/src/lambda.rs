@@ -62,7 +62,7 @@ enum StartError {
 }
 
 /// Runs a function until its environment ends. `check` reads what it needs to be set beside `TOKEN_KEYS`, `TENANT_KEYS` and the database; `events` makes what deals with
-/// events that are no requests, of configuration and counters.
+/// events that are no requests, of the function's host and the counters.
 ///
 /// - `DATABASE_URL` (or the function's own of the server's): the address of the function's role. `DATABASE_URL_QUOTA`: of the counter's, `astra_quota`.
 ///   `DATABASE_POOL_SIZE`: 2 unless set.
@@ -72,7 +72,7 @@ pub fn run<E: Events>(
     function: Function,
     router: Router,
     check: fn(&Shared) -> Result<(), ConfigError>,
-    events: fn(&Shared, Rows) -> Result<E, OpenError>,
+    events: fn(LambdaHost, Rows) -> Result<E, OpenError>,
 ) -> ExitCode {
     // One core at most, and often a fraction of one.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::from);
@@ -89,7 +89,7 @@ async fn serve<E: Events>(
     function: Function,
     router: Router,
     check: fn(&Shared) -> Result<(), ConfigError>,
-    events: fn(&Shared, Rows) -> Result<E, OpenError>,
+    events: fn(LambdaHost, Rows) -> Result<E, OpenError>,
 ) -> Result<(), StartError> {
     let shared = Variables::of_process().with_secrets().await?.shared();
     shared.token_keys()?;
@@ -102,9 +102,9 @@ async fn serve<E: Events>(
         let mut addresses = Addresses::new(&shared, POOL_SIZE)?;
         (addresses.pool(function.own_address())?, Rows::new(addresses.pool("DATABASE_URL_QUOTA")?))
     };
-    let events = events(&shared, counters.clone())?;
     let tasks = TaskTracker::new();
-    let host = NativeHost::new(Process::new(shared, counters, tasks.clone())?, pool);
+    let host = NativeHost::new(Process::new(shared, counters.clone(), tasks.clone())?, pool);
+    let events = events(host.clone(), counters)?;
     let app = Arc::new(App::new(allowed_origins, host.clone(), [Part { function, router, host }]));
     let lambda = Arc::new(Lambda { function, app, tasks: tasks.clone(), events, streams });
     let handler = service_fn(move |event| Arc::clone(&lambda).handle(event));

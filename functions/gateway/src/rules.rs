@@ -11,11 +11,13 @@ pub enum Function {
     Billing,
     /// Roles and what they allow, grants, the audit log.
     Grants,
+    /// Memories, documents, jobs.
+    Memory,
 }
 
 impl Function {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Provision, Self::InvokeTurn, Self::Billing, Self::Grants];
+    pub const ALL: [Self; 5] = [Self::Provision, Self::InvokeTurn, Self::Billing, Self::Grants, Self::Memory];
 
     /// The service binding's name.
     pub fn binding(self) -> &'static str {
@@ -24,6 +26,7 @@ impl Function {
             Self::InvokeTurn => "INVOKE_TURN",
             Self::Billing => "BILLING",
             Self::Grants => "GRANTS",
+            Self::Memory => "MEMORY",
         }
     }
 
@@ -34,6 +37,7 @@ impl Function {
             Self::InvokeTurn => "DATABASE_URL_INVOKE_TURN",
             Self::Billing => "DATABASE_URL_BILLING",
             Self::Grants => "DATABASE_URL_GRANTS",
+            Self::Memory => "DATABASE_URL_MEMORY",
         }
     }
 
@@ -44,6 +48,7 @@ impl Function {
             Self::InvokeTurn => "invoke-turn",
             Self::Billing => "billing",
             Self::Grants => "grants",
+            Self::Memory => "memory",
         }
     }
 }
@@ -55,6 +60,7 @@ pub fn function_for(path: &str) -> Option<Function> {
         ("workspaces", Some(_), Some("turns" | "sessions" | "smoke-test")) => Some(Function::InvokeTurn),
         ("workspaces", Some(_), Some("usage" | "quota")) | ("billing", Some(_), _) => Some(Function::Billing),
         ("workspaces", Some(_), Some("roles" | "authorize" | "grants" | "audit")) => Some(Function::Grants),
+        ("workspaces", Some(_), Some("memories" | "documents" | "memory" | "users")) => Some(Function::Memory),
         ("workspaces", None, None)
         | ("workspaces", Some(_), None | Some("export" | "members" | "tokens" | "secrets" | "agents"))
         | ("plans", Some(_), _) => Some(Function::Provision),
@@ -72,12 +78,18 @@ pub const PREFLIGHT: [(&str, &str); 3] = [
 /// What of an answer's headers a browser's code may read: `access-control-expose-headers`.
 pub const EXPOSED_HEADERS: &str = "x-request-id, retry-after, location, next-cursor, ratelimit, ratelimit-policy";
 
-/// The largest request body in bytes.
-pub const BODY_LIMIT: u64 = 1 << 20;
+/// The largest request body in bytes: 1 MiB, but for documents, which have 20.
+pub fn body_limit(path: &str) -> u64 {
+    let mut segments = path.split('/').skip(1);
+    match (segments.next(), segments.nth(1), segments.next(), segments.next()) {
+        (Some("workspaces"), Some("documents"), Some(_), None) => 20 << 20,
+        _ => 1 << 20,
+    }
+}
 
 /// Whether a declared body length is acceptable. Without a declaration the function counts while it reads.
-pub fn length_is_acceptable(content_length: Option<&str>) -> bool {
-    content_length.is_none_or(|text| text.parse::<u64>().is_ok_and(|length| length <= BODY_LIMIT))
+pub fn length_is_acceptable(content_length: Option<&str>, limit: u64) -> bool {
+    content_length.is_none_or(|text| text.parse::<u64>().is_ok_and(|length| length <= limit))
 }
 
 /// Whether an origin may call from a browser: an exact match with an entry of `ALLOWED_ORIGINS` (comma separated), or `*` alone.
@@ -113,6 +125,10 @@ mod tests {
             ("/workspaces/a/authorize", Some(Function::Grants)),
             ("/workspaces/a/grants/g", Some(Function::Grants)),
             ("/workspaces/a/audit", Some(Function::Grants)),
+            ("/workspaces/a/memories/search", Some(Function::Memory)),
+            ("/workspaces/a/documents/handbook", Some(Function::Memory)),
+            ("/workspaces/a/memory/status", Some(Function::Memory)),
+            ("/workspaces/a/users/u/memory", Some(Function::Memory)),
             ("/", None),
             ("", None),
             ("/workspaces/a/grantz", None),
@@ -139,10 +155,15 @@ mod tests {
 
     #[test]
     fn lengths_are_checked() {
-        assert!(length_is_acceptable(None));
-        assert!(length_is_acceptable(Some("1048576")));
-        assert!(!length_is_acceptable(Some("1048577")));
-        assert!(!length_is_acceptable(Some("-1")));
-        assert!(!length_is_acceptable(Some("99999999999999999999999")));
+        let fits = |length| length_is_acceptable(length, body_limit("/workspaces/a/turns"));
+        assert!(fits(None) && fits(Some("1048576")));
+        for length in ["1048577", "-1", "99999999999999999999999"] {
+            assert!(!fits(Some(length)));
+        }
+        assert!(length_is_acceptable(Some("20971520"), body_limit("/workspaces/a/documents/handbook")));
+        assert!(!length_is_acceptable(Some("20971521"), body_limit("/workspaces/a/documents/handbook")));
+        for path in ["/workspaces/a/documents", "/workspaces/a/documents/b/c", "/plans/documents/b", "/x/a/documents/b", "/"] {
+            assert_eq!(body_limit(path), 1 << 20, "{path}");
+        }
     }
 }

@@ -12,6 +12,7 @@ pub fn app<H: TurnHost>(allowed_origins: String, host: impl Fn(Function) -> H) -
             Function::InvokeTurn => invoke_turn::routes::router::<H>(),
             Function::Billing => billing::routes::router::<H>(),
             Function::Grants => grants::routes::router::<H>(),
+            Function::Memory => memory::routes::router::<H>(),
         };
         Part { function, router, host: host(function) }
     });

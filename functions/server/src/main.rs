@@ -6,6 +6,7 @@ use astra_edge::listen::{self, Bounds, Ended};
 use astra_edge::settings::ServerSettings;
 use astra_host::native::{self, NativeHost, Process, Rows, SetupError};
 use clap::{Args, Parser, Subcommand};
+use gateway::rules::Function;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::process::ExitCode;
@@ -64,6 +65,9 @@ enum Failure {
 /// How often turns that have died are looked for. Each workspace's own are also ended whenever it begins a turn.
 const EXPIRY: Duration = Duration::from_secs(10);
 
+/// How often jobs that were left behind are looked for. Each also begins right after the request that makes it.
+const JOBS: Duration = Duration::from_secs(2);
+
 /// SIGTERM and SIGINT.
 struct Signals(Signal, Signal);
 
@@ -99,6 +103,18 @@ async fn expire_stale(counters: Rows) {
     }
 }
 
+/// Does the memory's jobs that were left behind, in all workspaces, again and again.
+async fn do_jobs(host: NativeHost<Rows>) {
+    let mut tick = tokio::time::interval(JOBS);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        if let Err(error) = memory::work::due(&host, None).await {
+            native::log(&serde_json::json!({ "event": "jobs", "error": error.to_string() }).to_string());
+        }
+    }
+}
+
 async fn serve(arguments: Serve) -> Result<(), Failure> {
     let shared = native::environment();
     let settings = ServerSettings::read(&shared)?;
@@ -118,6 +134,7 @@ async fn serve(arguments: Serve) -> Result<(), Failure> {
 
     // Not one of `tasks`: an expiry that is cut off is done by the next one, here or elsewhere.
     tokio::spawn(expire_stale(counters));
+    tokio::spawn(do_jobs(NativeHost::new(process, settings.pool(Function::Memory))));
     let (stop, stopped) = oneshot::channel::<()>();
     let bounds = Bounds { connections: arguments.max_connections, grace: Duration::from_secs(arguments.grace_seconds) };
     let stopping = async {

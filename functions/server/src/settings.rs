@@ -21,8 +21,10 @@ pub struct ServerSettings {
 impl ServerSettings {
     /// Reads them and opens the pools, which connect when they are first needed.
     ///
-    /// - `DATABASE_URL_PROVISION`, `DATABASE_URL_INVOKE_TURN`, `DATABASE_URL_BILLING`, `DATABASE_URL_GRANTS`, `DATABASE_URL_QUOTA`: an address for each role
-    ///   (`astra_provision`, `astra_invoke`, `astra_billing`, `astra_grants`, `astra_quota`); `DATABASE_URL` is for those that have none: its role needs the rights of all of them.
+    /// - `DATABASE_URL_PROVISION`, `DATABASE_URL_INVOKE_TURN`, `DATABASE_URL_BILLING`, `DATABASE_URL_GRANTS`, `DATABASE_URL_MEMORY`,
+    ///   `DATABASE_URL_QUOTA`: an address for each role
+    ///   (`astra_provision`, `astra_invoke`, `astra_billing`, `astra_grants`, `astra_memory`, `astra_quota`);
+    ///   `DATABASE_URL` is for those that have none: its role needs the rights of all of them.
     /// - `DATABASE_POOL_SIZE`: connections per address at most, 1 to 1000; 10 unless set.
     /// - `PGSSLROOTCERT`: a file (PEM) of roots beside the system's that the database's certificate may come from.
     ///
@@ -109,11 +111,17 @@ mod tests {
     #[test]
     fn functions_with_addresses_of_their_own_need_no_common_one() {
         let own = "postgres://own:hidden@127.0.0.1:1/astra";
-        let owns =
-            ["DATABASE_URL_PROVISION", "DATABASE_URL_INVOKE_TURN", "DATABASE_URL_BILLING", "DATABASE_URL_GRANTS", "DATABASE_URL_QUOTA"]
-                .map(|name| (name, own));
+        let owns = [
+            "DATABASE_URL_PROVISION",
+            "DATABASE_URL_INVOKE_TURN",
+            "DATABASE_URL_BILLING",
+            "DATABASE_URL_GRANTS",
+            "DATABASE_URL_MEMORY",
+            "DATABASE_URL_QUOTA",
+        ]
+        .map(|name| (name, own));
         assert!(read(&[&owns[..], &[("DATABASE_URL", "")]].concat()).is_ok());
-        let error = read(&[&owns[..4], &[("DATABASE_URL", "")]].concat()).unwrap_err();
+        let error = read(&[&owns[..5], &[("DATABASE_URL", "")]].concat()).unwrap_err();
         assert!(error.starts_with("DATABASE_URL is not set"), "{error}");
     }
 }

@@ -225,6 +225,20 @@ const ASKED: &[(&str, &str, Asks)] = &[
     ("POST", "/workspaces/{workspaceId}/grants/{grantId}/accept", For("grant:write")),
     ("GET", "/workspaces/{workspaceId}/audit", For("audit:read")),
     ("GET", "/workspaces/{workspaceId}/audit/verify", For("audit:read")),
+    ("GET", "/workspaces/{workspaceId}/memories", For("memory:read")),
+    ("POST", "/workspaces/{workspaceId}/memories", For("memory:write")),
+    ("POST", "/workspaces/{workspaceId}/memories/search", For("memory:read")),
+    ("GET", "/workspaces/{workspaceId}/memories/{memoryId}", For("memory:read")),
+    ("DELETE", "/workspaces/{workspaceId}/memories/{memoryId}", For("memory:write")),
+    ("GET", "/workspaces/{workspaceId}/documents", For("memory:read")),
+    ("POST", "/workspaces/{workspaceId}/documents/search", For("memory:read")),
+    ("PUT", "/workspaces/{workspaceId}/documents/{slug}", For("memory:write")),
+    ("GET", "/workspaces/{workspaceId}/documents/{slug}", For("memory:read")),
+    ("DELETE", "/workspaces/{workspaceId}/documents/{slug}", For("memory:write")),
+    ("DELETE", "/workspaces/{workspaceId}/users/{userId}/memory", ForBoth("memory:write", "member:write")),
+    ("GET", "/workspaces/{workspaceId}/memory/status", For("memory:read")),
+    ("GET", "/workspaces/{workspaceId}/memory/jobs", OperatorFor("workspace:list")),
+    ("POST", "/workspaces/{workspaceId}/memory/jobs/{jobId}/replay", OperatorFor("workspace:list")),
 ];
 
 /// The operator, beside the members.
@@ -252,6 +266,7 @@ async fn each_route_lets_in_whom_the_model_lets_in() {
         (invoke_turn::routes::ROUTES, invoke_turn::routes::router::<FakeHost>()),
         (billing::routes::ROUTES, billing::routes::router::<FakeHost>()),
         (grants::routes::ROUTES, grants::routes::router::<FakeHost>()),
+        (memory::routes::ROUTES, memory::routes::router::<FakeHost>()),
     ];
     let mut cases = 0;
     for (routes, router) in &functions {
@@ -265,7 +280,20 @@ async fn each_route_lets_in_whom_the_model_lets_in() {
                     let token = token((said.0 != "operator").then_some("acme"), said.0, scope);
                     for workspace in ["acme", "other"] {
                         let mut path = pattern.replace("{workspaceId}", workspace);
-                        for name in ["userId", "jti", "secretName", "agentId", "plan", "turnId", "sessionId", "role", "grantId"] {
+                        for name in [
+                            "userId",
+                            "jti",
+                            "secretName",
+                            "agentId",
+                            "plan",
+                            "turnId",
+                            "sessionId",
+                            "role",
+                            "grantId",
+                            "memoryId",
+                            "slug",
+                            "jobId",
+                        ] {
                             path = path.replace(&format!("{{{name}}}"), "x");
                         }
                         let reply = send(router, &host, method, &path, Some(&token), "{").await;

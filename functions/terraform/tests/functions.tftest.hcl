@@ -9,6 +9,7 @@ variables {
     invoke-turn = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:astra/invoke-AbCdEf#url"
     billing     = "arn:aws:ssm:eu-central-1:111122223333:parameter/astra/billing-url"
     grants      = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:astra/grants-AbCdEf#url"
+    memory      = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:astra/memory-AbCdEf#url"
     quota       = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:astra/quota-AbCdEf"
   }
   secrets = {
@@ -49,6 +50,12 @@ run "each_function_has_its_own" {
       }
       grants = {
         DATABASE_URL_SECRET_ARN       = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:astra/grants-AbCdEf#url"
+        DATABASE_URL_QUOTA_SECRET_ARN = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:astra/quota-AbCdEf"
+        TOKEN_KEYS_SECRET_ARN         = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:astra/token-keys-AbCdEf"
+        TENANT_KEYS_SECRET_ARN        = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:astra/tenant-keys-AbCdEf"
+      }
+      memory = {
+        DATABASE_URL_SECRET_ARN       = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:astra/memory-AbCdEf#url"
         DATABASE_URL_QUOTA_SECRET_ARN = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:astra/quota-AbCdEf"
         TOKEN_KEYS_SECRET_ARN         = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:astra/token-keys-AbCdEf"
         TENANT_KEYS_SECRET_ARN        = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:astra/tenant-keys-AbCdEf"

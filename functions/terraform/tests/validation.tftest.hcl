@@ -9,6 +9,7 @@ variables {
     invoke-turn = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:astra/invoke-AbCdEf#url"
     billing     = "arn:aws:ssm:eu-central-1:111122223333:parameter/astra/billing-url"
     grants      = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:astra/grants-AbCdEf#url"
+    memory      = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:astra/memory-AbCdEf#url"
     quota       = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:astra/quota-AbCdEf"
   }
   secrets = {

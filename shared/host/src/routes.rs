@@ -16,7 +16,7 @@
 //! bottom: who is it, may they, what did they send, load, decide, store, answer. So that the first two come first, the body and the query
 //! are taken as [`Unread`].
 
-use crate::web::{BODY_LIMIT, Failure, StrictJson, read_body};
+use crate::web::{Failure, StrictJson, read_body};
 use astra_kernel::{Code, Problem};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use http::request::Parts;
@@ -128,16 +128,23 @@ impl Unread {
         StrictJson::from_request(self.0, &()).await.map(|StrictJson(body)| body)
     }
 
+    /// Which of these media types the body has.
+    ///
+    /// # Errors
+    /// `415` when it is none of them.
+    pub fn media_type(&self, media_types: &[&'static str]) -> Result<&'static str, Failure> {
+        let sent = self.header(&http::header::CONTENT_TYPE).split(';').next().unwrap_or_default().trim();
+        let known = media_types.iter().copied().find(|known| known.eq_ignore_ascii_case(sent));
+        known.ok_or_else(|| Problem::new(Code::UnsupportedMediaType, format!("This route reads {}.", media_types.join(", "))).into())
+    }
+
     /// The body's bytes, where it has one of these media types.
     ///
     /// # Errors
     /// `400`, `413` or `415`.
-    pub async fn bytes(self, media_types: &[&str], limit: usize) -> Result<bytes::Bytes, Failure> {
-        let sent = self.header(&http::header::CONTENT_TYPE).split(';').next().unwrap_or_default().trim();
-        if !media_types.iter().any(|known| known.eq_ignore_ascii_case(sent)) {
-            return Err(Problem::new(Code::UnsupportedMediaType, format!("This route reads {}.", media_types.join(", "))).into());
-        }
-        read_body(self.0, limit.min(BODY_LIMIT)).await
+    pub async fn bytes(self, media_types: &[&'static str], limit: usize) -> Result<bytes::Bytes, Failure> {
+        self.media_type(media_types)?;
+        read_body(self.0, limit).await
     }
 }
 

@@ -6,9 +6,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Where no host may be known.
-const ROOMS: [&str; 11] = [
+const ROOMS: [&str; 13] = [
     "shared/documents",
     "shared/kernel",
+    "shared/memory",
     "shared/models",
     "shared/quota",
     "shared/quota-rows",
@@ -18,6 +19,7 @@ const ROOMS: [&str; 11] = [
     "functions/invoke-turn",
     "functions/billing",
     "functions/grants",
+    "functions/memory",
 ];
 
 /// A function's files that are for one host: its Workers entry and its Lambda entry.

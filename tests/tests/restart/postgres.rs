@@ -118,7 +118,7 @@ async fn a_restart_of_postgres_in_the_middle_of_many_turns_leaves_none_half_save
 /// Lets nobody of the functions' roles connect any more, as a database at its limit does, for as long as this lives.
 struct Full(Db);
 
-const ROLES: [&str; 5] = ["astra_provision", "astra_invoke", "astra_quota", "astra_billing", "astra_grants"];
+const ROLES: [&str; 6] = ["astra_provision", "astra_invoke", "astra_quota", "astra_billing", "astra_grants", "astra_memory"];
 
 impl Full {
     async fn now() -> Self {

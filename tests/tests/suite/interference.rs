@@ -48,6 +48,24 @@ fn script() -> Vec<Step> {
         ("GET", "/workspaces/{workspaceId}/sessions/{sessionId}", "", None),
         ("GET", "/workspaces/{workspaceId}/sessions/{sessionId}/messages", "", None),
         ("POST", "/workspaces/{workspaceId}/smoke-test", "", Some(json!({ "agentId": "assistant" }))),
+        ("POST", "/workspaces/{workspaceId}/memories", "", Some(json!({ "kind": "fact", "content": "Refunds take 30 days." }))),
+        (
+            "POST",
+            "/workspaces/{workspaceId}/memories",
+            "",
+            Some(json!({ "kind": "preference", "content": "Short answers.", "personal": true })),
+        ),
+        ("GET", "/workspaces/{workspaceId}/memories", "", None),
+        ("GET", "/workspaces/{workspaceId}/memories/{memoryId}", "", None),
+        ("PUT", "/workspaces/{workspaceId}/documents/{slug}", "?title=The%20handbook", Some(json!("# Refunds\n\nWithin 30 days."))),
+        ("GET", "/workspaces/{workspaceId}/documents/{slug}", "", None),
+        ("GET", "/workspaces/{workspaceId}/documents", "", None),
+        ("POST", "/workspaces/{workspaceId}/memories/search", "", Some(json!({ "query": "how long do refunds take?" }))),
+        ("POST", "/workspaces/{workspaceId}/documents/search", "", Some(json!({ "query": "refunds" }))),
+        ("POST", "/workspaces/{workspaceId}/turns", "", turn("how long do refunds take?")),
+        ("GET", "/workspaces/{workspaceId}/memory/status", "", None),
+        ("GET", "/workspaces/{workspaceId}/memory/jobs", "", None),
+        ("POST", "/workspaces/{workspaceId}/memory/jobs/{jobId}/replay", "", None),
         ("GET", "/workspaces/{workspaceId}/usage", "", None),
         ("GET", "/workspaces/{workspaceId}/quota", "", None),
         ("GET", "/workspaces/{workspaceId}/quota/events", "", None),
@@ -60,6 +78,9 @@ fn script() -> Vec<Step> {
         ("GET", "/workspaces/{workspaceId}/audit/verify", "", None),
         ("GET", "/workspaces/{workspaceId}/export", "", None),
         ("DELETE", "/workspaces/{workspaceId}/sessions/{sessionId}", "", None),
+        ("DELETE", "/workspaces/{workspaceId}/memories/{memoryId}", "", None),
+        ("DELETE", "/workspaces/{workspaceId}/documents/{slug}", "", None),
+        ("DELETE", "/workspaces/{workspaceId}/users/{userId}/memory", "", None),
         ("DELETE", "/workspaces/{workspaceId}/members/{userId}", "", None),
         ("DELETE", "/workspaces/{workspaceId}/secrets/{secretName}", "", None),
         ("DELETE", "/workspaces/{workspaceId}/roles/{role}", "", None),
@@ -90,6 +111,8 @@ async fn play(a: &Workspace) -> Vec<String> {
         ("secretName", "MY_KEY".to_owned()),
         ("agentId", "mine".to_owned()),
         ("role", "helper".to_owned()),
+        ("slug", "handbook".to_owned()),
+        ("jobId", "0199c0de-0000-7000-8000-000000000002".to_owned()),
     ]);
     let mut normal = Normal::new(a);
     let mut seen = Vec::new();
@@ -98,14 +121,22 @@ async fn play(a: &Workspace) -> Vec<String> {
         let request = a.owner.request(method.parse::<Method>().unwrap(), &path).header("idempotency-key", "the-same-for-all");
         let reply = match body {
             Some(body) if described.ends_with("/template") => request.body("application/yaml", body.to_string()),
+            Some(Value::String(text)) => request.body("text/markdown", text),
             // Each turn has a key of its own; the neighbour uses the same ones.
             Some(body) => request.header("idempotency-key", format!("key-{}", seen.len())).json(&body),
             None => request,
         };
         let reply = reply.send().await;
         let answer = serde_json::from_slice::<Value>(&reply.body).unwrap_or_default();
-        for (name, key) in [("turnId", "turnId"), ("sessionId", "sessionId"), ("jti", "jti"), ("grantId", "id")] {
-            if let Some(id) = answer[key].as_str().filter(|_| name != "grantId" || described.ends_with("/grants")) {
+        if reply.status == 202 && described.ends_with("/documents/{slug}") {
+            crate::knowledge::ready(&a.owner, a, "handbook").await;
+        }
+        for (name, key) in [("turnId", "turnId"), ("sessionId", "sessionId"), ("jti", "jti"), ("grantId", "id"), ("memoryId", "id")] {
+            if let Some(id) = answer[key].as_str().filter(|_| match name {
+                "grantId" => described.ends_with("/grants"),
+                "memoryId" => described.ends_with("/memories"),
+                _ => true,
+            }) {
                 ids.entry(name).or_insert_with(|| id.to_owned());
             }
         }

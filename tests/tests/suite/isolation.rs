@@ -27,6 +27,8 @@ impl Full {
         assert!(ws.owner.put(&ws.path("/agents/plum"), &agent).await.status < 300);
         assert!(ws.owner.put(&ws.path("/members/plum-user"), &json!({ "role": "member" })).await.status < 300);
         ws.owner.put(&ws.path("/roles/plum-role"), &json!({ "allow": ["agent:read"] })).await.ok(200);
+        ws.owner.post(&ws.path("/memories"), &json!({ "kind": "fact", "content": OURS })).await.ok(201);
+        crate::knowledge::upload(&ws.owner, &ws, "plum-book", OURS).await;
         let answer = ws.turn(OURS).await.ok(200);
         let text = |name: &str| answer[name].as_str().unwrap().to_owned();
         let ids = vec![
@@ -40,6 +42,9 @@ impl Full {
             ("jti", "a-token-of-somebody".to_owned()),
             ("grant", "0199c0de-0000-7000-8000-000000000000".to_owned()),
             ("role", "viewer".to_owned()),
+            ("memory", "0199c0de-0000-7000-8000-000000000001".to_owned()),
+            ("slug", "plum-book".to_owned()),
+            ("job", "0199c0de-0000-7000-8000-000000000002".to_owned()),
             ("role", "plum-role".to_owned()),
         ];
         Self { ws, ids }
@@ -59,6 +64,10 @@ impl Full {
             rows("SELECT * FROM messages WHERE workspace_id = $1 ORDER BY session_id, seq").await,
             rows("SELECT * FROM turns WHERE workspace_id = $1 ORDER BY id").await,
             rows("SELECT * FROM ledger WHERE workspace_id = $1 ORDER BY seq").await,
+            rows("SELECT * FROM jobs WHERE workspace_id = $1 ORDER BY id").await,
+            db.rows(&format!("SELECT id, kind, content, user_id FROM \"mem_{id}\".memories ORDER BY id"), &[]).await,
+            db.rows(&format!("SELECT id, slug, version, body, status FROM \"mem_{id}\".documents ORDER BY id"), &[]).await,
+            db.rows(&format!("SELECT id, position, content FROM \"mem_{id}\".chunks ORDER BY id"), &[]).await,
         ])
     }
 
@@ -98,6 +107,9 @@ fn body(operation: &Operation) -> Option<Value> {
         ("POST", "turns", 0) => json!({ "agentId": "plum", "message": "hello" }),
         ("POST", "smoke-test", _) => json!({ "agentId": "plum" }),
         ("PUT", "roles", _) => json!({ "allow": ["workspace:read"] }),
+        ("POST", "memories", 0) => json!({ "kind": "note", "content": "hello" }),
+        ("POST", "memories" | "documents", 1) => json!({ "query": OURS }),
+        ("PUT", "documents", _) => json!({}),
         ("POST", "authorize", _) => json!({ "permission": "workspace:read" }),
         _ => panic!("{} {} takes a body that this test does not know: add it here", operation.method, operation.path),
     })

@@ -59,7 +59,7 @@ async fn the_guide_works_from_first_to_last_step() {
 async fn what_creation_provisions() {
     let db = Db::connect().await;
     let schema = "SELECT count(*) FROM information_schema.columns WHERE table_schema = 'mem_' || $1 AND column_name = 'embedding'";
-    assert_eq!(db.number(schema, &["customer-acme"]).await, 1, "a vector table in the memory's schema");
+    assert_eq!(db.number(schema, &["customer-acme"]).await, 2, "vector tables of memories and of documents in the memory's schema");
     assert_eq!(db.number("SELECT count(*) FROM quotas WHERE workspace_id = $1", &["customer-acme"]).await, 1);
     assert_eq!(db.number("SELECT count(*) FROM members WHERE workspace_id = $1", &["customer-acme"]).await, 1);
 }

@@ -142,7 +142,8 @@ async fn an_allowed_origin_may_call_and_read_and_any_other_may_not() {
 async fn healthz_tells_which_parts_are_reachable_to_anybody() {
     let health = Api::anonymous().get("/healthz").await.ok(200);
     // On Lambda nobody stands in front who could ask them all: the function that answers tells of itself.
-    let parts = if environment::host() == "lambda" { &["provision"][..] } else { &["provision", "invoke-turn", "billing", "grants"] };
+    let parts =
+        if environment::host() == "lambda" { &["provision"][..] } else { &["provision", "invoke-turn", "billing", "grants", "memory"] };
     for part in parts {
         assert_eq!(health["parts"][part], json!({ "configuration": "ok", "counter": "ok", "database": "ok" }), "{part}: {health}");
     }

@@ -10,7 +10,7 @@ mod catalogue;
 mod filled;
 
 /// The roles that the functions log in as.
-const FUNCTIONS: [&str; 5] = ["astra_provision", "astra_invoke", "astra_quota", "astra_billing", "astra_grants"];
+const FUNCTIONS: [&str; 6] = ["astra_provision", "astra_invoke", "astra_quota", "astra_billing", "astra_grants", "astra_memory"];
 
 /// The roles as whom nobody logs in.
 const OWNERS: [&str; 5] = ["astra_owner", "astra_operator", "astra_quota_inside", "astra_crossing", "astra_eraser"];
@@ -32,6 +32,7 @@ const GLOBAL: [(&str, &[(&str, &str)]); 5] = [
             ("astra_invoke", "SELECT"),
             ("astra_billing", "SELECT"),
             ("astra_grants", "SELECT"),
+            ("astra_memory", "SELECT"),
             ("astra_quota_inside", "SELECT"),
             ("astra_crossing", "SELECT"),
         ],
@@ -54,11 +55,12 @@ const MAINTENANCE: [&str; 2] = ["audit_log", "audit_heads"];
 
 /// Policies of single roles beside those of every table: (table, policy, role, command, whether it sees all workspaces' rows and not only those of the proof's). The operator reads
 /// who somebody is and what it cost, grants cross, what is deleted is forgotten.
-const OTHERS: [(&str, &str, &str, &str, bool); 10] = [
+const OTHERS: [(&str, &str, &str, &str, bool); 11] = [
     ("workspaces", "operator_reads", "astra_operator", "SELECT", true),
     ("turns", "operator_reads", "astra_operator", "SELECT", true),
     ("ledger", "operator_reads", "astra_operator", "SELECT", true),
     ("holds", "operator_reads", "astra_operator", "SELECT", true),
+    ("jobs", "operator_reads", "astra_operator", "SELECT", true),
     ("grants", "crossing", "astra_crossing", "ALL", true),
     ("received_grants", "crossing", "astra_crossing", "ALL", true),
     ("workspaces", "crossing", "astra_crossing", "SELECT", true),

@@ -8,8 +8,8 @@ use tokio_postgres::{Client, GenericClient, Transaction};
 /// Whose advisory lock this is. Any number would do, as long as nobody else in the database uses it.
 const LOCK: i64 = 0x6173_7472_615f_6d67; // "astra_mg"
 
-/// The roles that log in, one per function (`migrations/0001`, `0021`).
-const LOGIN_ROLES: [&str; 5] = ["astra_provision", "astra_invoke", "astra_quota", "astra_billing", "astra_grants"];
+/// The roles that log in, one per function (`migrations/0001`, `0021`, `0030`).
+const LOGIN_ROLES: [&str; 6] = ["astra_provision", "astra_invoke", "astra_quota", "astra_billing", "astra_grants", "astra_memory"];
 
 /// Nothing of the file at fault was kept; files before it are applied.
 #[derive(Debug, thiserror::Error)]

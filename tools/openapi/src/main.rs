@@ -26,7 +26,7 @@ fn text() -> String {
 
 /// The whole API.
 fn document() -> Value {
-    let functions = [provision::document(), invoke_turn::routes::document(), billing::document(), grants::document()];
+    let functions = [provision::document(), invoke_turn::routes::document(), billing::document(), grants::document(), memory::document()];
     let mut document = json!({
         "openapi": "3.1.0",
         "info": {

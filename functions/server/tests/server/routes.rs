@@ -46,7 +46,7 @@ async fn health_says_of_each_function_what_it_reaches() {
     let answer = server.ask(Method::GET, "/healthz").send().await.unwrap();
     assert_eq!(answer.status(), 503);
     let part = json!({ "configuration": "ok", "counter": "ok", "database": "unreachable" });
-    let parts = json!({ "provision": part, "invoke-turn": part, "billing": part, "grants": part });
+    let parts = json!({ "provision": part, "invoke-turn": part, "billing": part, "grants": part, "memory": part });
     assert_eq!(answer.json::<Value>().await.unwrap(), json!({ "status": "degraded", "parts": parts }));
 }
 

@@ -35,6 +35,7 @@ module "astra_edge" {
     invoke-turn = "${aws_secretsmanager_secret.role["astra_invoke"].arn}#url"
     billing     = "${aws_secretsmanager_secret.role["astra_billing"].arn}#url"
     grants      = "${aws_secretsmanager_secret.role["astra_grants"].arn}#url"
+    memory      = "${aws_secretsmanager_secret.role["astra_memory"].arn}#url"
     quota       = "${aws_secretsmanager_secret.role["astra_quota"].arn}#url"
   }
   secrets = merge(
@@ -52,7 +53,7 @@ module "astra_edge" {
 
 locals {
   # As the migrations make them: one per function, and the counter's.
-  roles    = toset(["astra_provision", "astra_invoke", "astra_billing", "astra_grants", "astra_quota"])
+  roles    = toset(["astra_provision", "astra_invoke", "astra_billing", "astra_grants", "astra_memory", "astra_quota"])
   database = "astra"
 }
 

@@ -49,7 +49,7 @@ module "astra_edge" {
 
 locals {
   # As the migrations make them.
-  roles = { provision = "astra_provision", invoke-turn = "astra_invoke", billing = "astra_billing", grants = "astra_grants", quota = "astra_quota" }
+  roles = { provision = "astra_provision", invoke-turn = "astra_invoke", billing = "astra_billing", grants = "astra_grants", memory = "astra_memory", quota = "astra_quota" }
 }
 
 # Supabase's certificates are of its own authority: its file is unpacked to /opt.

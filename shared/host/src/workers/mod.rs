@@ -60,13 +60,28 @@ pub fn shared(env: &worker::Env) -> &'static Shared {
     })
 }
 
-/// The host of one request.
+/// What may go on after the answer: a request's, or a cron trigger's.
+enum Context {
+    Request(worker::Context),
+    Schedule(worker::ScheduleContext),
+}
+
+impl Context {
+    fn wait_until(&self, work: impl Future<Output = ()> + 'static) {
+        match self {
+            Self::Request(context) => context.wait_until(work),
+            Self::Schedule(context) => context.wait_until(work),
+        }
+    }
+}
+
+/// The host of one request, or of one run of a schedule.
 #[derive(Clone)]
 pub struct WorkersHost(Arc<Inner>);
 
 struct Inner {
     env: SendWrapper<worker::Env>,
-    context: SendWrapper<Rc<worker::Context>>,
+    context: SendWrapper<Rc<Context>>,
     shared: &'static Shared,
     #[cfg(feature = "database")]
     connection: database::RequestConnection,
@@ -94,7 +109,7 @@ pub fn fill_random(buffer: &mut [u8]) {
 }
 
 impl WorkersHost {
-    fn new(env: worker::Env, context: worker::Context) -> Self {
+    fn new(env: worker::Env, context: Context) -> Self {
         let shared = shared(&env);
         Self(Arc::new(Inner {
             env: SendWrapper::new(env),
@@ -211,9 +226,14 @@ pub async fn fetch(
     context: worker::Context,
 ) -> worker::Result<web_sys::Response> {
     let request = request::from_runtime(request)?;
-    let host = WorkersHost::new(env, context);
+    let host = WorkersHost::new(env, Context::Request(context));
     let response = crate::serve(function, router.get_or_init(build), host, request).await;
     response::to_runtime(response).await
+}
+
+/// A function's scheduled entry: the host of one run.
+pub fn scheduled(env: worker::Env, context: worker::ScheduleContext) -> WorkersHost {
+    WorkersHost::new(env, Context::Schedule(context))
 }
 
 /// Tasks are queued by promises: workerd's `queueMicrotask` makes a new function object for each call, and a turn has dozens of them.

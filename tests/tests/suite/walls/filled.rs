@@ -74,6 +74,19 @@ fn by_hand(table: &str) -> Option<&'static str> {
         }
         "quota_windows" => "INSERT INTO quota_windows (workspace_id, span, scope, ends_at, ledger_seq, cost_used, cost_held, tokens_used, tokens_held)
                             VALUES ('{ws}', 'month-of-nothing', 'workspace', '2020-01-01', 0, 0, 0, 0, 0)",
+        "jobs" => {
+            "INSERT INTO jobs (workspace_id, id, kind, ordering, arg, run_at, created_at) VALUES ('{ws}', gen_random_uuid(), 'ingest', 'document plum', '{}', '2100-01-01', now())"
+        }
+        "documents" => {
+            "INSERT INTO \"mem_{ws}\".documents (id, slug, version, title, media_type, tags, hash, bytes, body, status, created_by, created_at)
+             VALUES (gen_random_uuid(), 'plum', 1, 'plum', 'text/plain', '{}', '', 4, 'plum', 'pending', 'member@test', now())"
+        }
+        "chunks" => {
+            "WITH d AS (INSERT INTO \"mem_{ws}\".documents (id, slug, version, title, media_type, tags, hash, bytes, body, status, created_by, created_at)
+                        VALUES (gen_random_uuid(), 'plum-2', 1, 'plum', 'text/plain', '{}', '', 4, 'plum', 'ready', 'member@test', now()) RETURNING id)
+             INSERT INTO \"mem_{ws}\".chunks (id, document_id, position, heading, content, embedding)
+             SELECT gen_random_uuid(), d.id, 0, '', 'plum', array_fill(0.1, ARRAY[384])::vector FROM d"
+        }
         "memories" => {
             "INSERT INTO \"mem_{ws}\".memories (id, kind, content, created_at, updated_at) VALUES (gen_random_uuid(), 'fact', 'plum', now(), now())"
         }

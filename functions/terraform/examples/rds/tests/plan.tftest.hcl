@@ -12,11 +12,11 @@ variables {
   private_subnet_ids = ["subnet-1", "subnet-2"]
 }
 
-run "one_proxy_five_roles" {
+run "one_proxy_six_roles" {
   command = apply
 
   assert {
-    condition     = aws_db_proxy.this.require_tls && toset(keys(aws_secretsmanager_secret.role)) == toset(["astra_provision", "astra_invoke", "astra_billing", "astra_grants", "astra_quota"])
+    condition     = aws_db_proxy.this.require_tls && toset(keys(aws_secretsmanager_secret.role)) == toset(["astra_provision", "astra_invoke", "astra_billing", "astra_grants", "astra_memory", "astra_quota"])
     error_message = "Each role has a secret of its own, and the proxy takes no connection without TLS."
   }
 
@@ -26,7 +26,7 @@ run "one_proxy_five_roles" {
   }
 
   assert {
-    condition     = length(module.astra_edge.function_names) == 4 && output.api_url != ""
+    condition     = length(module.astra_edge.function_names) == 5 && output.api_url != ""
     error_message = "The functions are not there."
   }
 }

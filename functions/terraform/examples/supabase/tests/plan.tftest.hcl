@@ -17,7 +17,7 @@ run "a_url_per_role" {
   command = apply
 
   assert {
-    condition     = toset([for secret in aws_secretsmanager_secret.database_url : secret.name]) == toset(["astra-edge/astra_provision", "astra-edge/astra_invoke", "astra-edge/astra_billing", "astra-edge/astra_grants", "astra-edge/astra_quota"])
+    condition     = toset([for secret in aws_secretsmanager_secret.database_url : secret.name]) == toset(["astra-edge/astra_provision", "astra-edge/astra_invoke", "astra-edge/astra_billing", "astra-edge/astra_grants", "astra-edge/astra_memory", "astra-edge/astra_quota"])
     error_message = "Each role has an address of its own."
   }
 

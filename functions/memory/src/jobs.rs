@@ -1,0 +1,168 @@
+//! How far the memory is, and the jobs that failed: what the operator looks at.
+
+use crate::work;
+use astra_host::fields::WorkspacePath;
+use astra_host::paging::{PageBody, PageQuery};
+use astra_host::routes::{Params, Unread};
+use astra_host::{Allowed, Call, Failure, Host};
+use astra_kernel::{Permission, Problem, Timestamp};
+use astra_store::jobs::{JobView, State};
+use axum::Json;
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// What a workspace's memory holds, and what is still to be done.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct MemoryStatus {
+    /// Memories, each member's own included.
+    memories: i64,
+    /// Documents, all versions of one counted once.
+    documents: i64,
+    /// Pieces of documents that are searched.
+    chunks: i64,
+    /// Versions of documents that are not searched yet.
+    pending_documents: i64,
+    /// What answers searches by words.
+    keyword_search: &'static str,
+    /// Jobs.
+    jobs: JobsStatus,
+}
+
+/// Jobs of a workspace's memory.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct JobsStatus {
+    /// Not done yet.
+    waiting: i64,
+    /// Failed too often.
+    dead: i64,
+    /// How long the oldest that is not done has waited, in seconds; null when all are done.
+    lag_seconds: Option<i64>,
+}
+
+/// A job: what is done without anybody waiting for it.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Job)]
+pub(crate) struct Shown {
+    /// Its id.
+    #[schema(value_type = String, format = "uuid")]
+    id: Uuid,
+    /// `ingest`.
+    kind: String,
+    /// About what, such as `document handbook`.
+    about: String,
+    /// How often it was tried.
+    attempts: u32,
+    /// Why it failed last.
+    error: Option<String>,
+    /// Since when it is there.
+    #[schema(value_type = String, format = DateTime)]
+    created_at: Timestamp,
+    /// When it is tried next.
+    #[schema(value_type = String, format = DateTime)]
+    run_at: Timestamp,
+    /// Since when it is tried no more.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    dead_at: Option<Timestamp>,
+}
+
+impl From<JobView> for Shown {
+    fn from(job: JobView) -> Self {
+        let JobView { id, kind, about, attempts, error, created_at, run_at, dead_at } = job;
+        Self { id, kind, about, attempts, error, created_at, run_at, dead_at }
+    }
+}
+
+/// A job's path.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(rename_all = "camelCase")]
+#[into_params(parameter_in = Path)]
+pub(crate) struct JobPath {
+    /// The workspace.
+    #[param(min_length = 1, max_length = 48, pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
+    workspace_id: String,
+    /// The job.
+    #[param(format = "uuid")]
+    job_id: String,
+}
+
+/// Which page of which jobs.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListQuery {
+    #[serde(default)]
+    state: State,
+    after: Option<Uuid>,
+    limit: Option<u32>,
+}
+
+/// What the memory holds, and how far behind it is.
+#[utoipa::path(
+    get, path = "/workspaces/{workspaceId}/memory/status", tag = "memory", operation_id = "memoryStatus", params(WorkspacePath),
+    responses((status = 200, description = "How it stands", body = MemoryStatus)),
+)]
+pub(crate) async fn status<H: Host>(call: Call<H>, Params(path): Params<WorkspacePath>) -> Result<Json<MemoryStatus>, Failure> {
+    let allowed = call.tenant(&path.workspace_id, Permission::MemoryRead).await?;
+    let status = allowed.data.memory_status().await?.ok_or_else(|| Problem::not_found("workspace"))?;
+    let now = call.host.now();
+    Ok(Json(MemoryStatus {
+        memories: status.memories,
+        documents: status.documents,
+        chunks: status.chunks,
+        pending_documents: status.pending,
+        keyword_search: "postgres",
+        jobs: JobsStatus {
+            waiting: status.jobs.waiting,
+            dead: status.jobs.dead,
+            lag_seconds: status.jobs.oldest.map(|since| (now.0 - since.0).max(0) / 1000),
+        },
+    }))
+}
+
+/// A workspace for the operator: a role of the workspace's own may have any permission and is no operator.
+async fn of_operator<'a, H: Host>(call: &'a Call<H>, workspace: &str) -> Result<Allowed<'a, H>, Failure> {
+    call.operator(Permission::WorkspaceList).await?;
+    call.tenant(workspace, Permission::WorkspaceList).await
+}
+
+/// One page of a workspace's jobs: those that failed too often, or those that are not done yet. The operator's.
+#[utoipa::path(
+    get, path = "/workspaces/{workspaceId}/memory/jobs", tag = "memory", operation_id = "listJobs",
+    params(
+        WorkspacePath,
+        ("state" = Option<String>, Query, description = "`dead` (unless told) or `waiting`", pattern = "^(dead|waiting)$"),
+        ("after" = Option<String>, Query, description = "The `nextCursor` of the page before", format = "uuid"),
+        ("limit" = Option<u32>, Query, description = "How many at most; 50 unless told", minimum = 1, maximum = 200),
+    ),
+    responses((status = 200, description = "Jobs in the order that they were made", body = PageBody<Shown>)),
+)]
+pub(crate) async fn list<H: Host>(
+    call: Call<H>,
+    Params(path): Params<WorkspacePath>,
+    request: Unread,
+) -> Result<Json<PageBody<Shown>>, Failure> {
+    let allowed = of_operator(&call, &path.workspace_id).await?;
+    let ListQuery { state, after, limit } = request.query()?;
+    let limit = PageQuery { after: None, limit }.limit()?;
+    let page = allowed.data.list_jobs(state, after, limit).await?.ok_or_else(|| Problem::not_found("workspace"))?;
+    Ok(Json(PageBody::from_page(page, Shown::from)))
+}
+
+/// Has a job that failed too often tried again. The operator's.
+#[utoipa::path(
+    post, path = "/workspaces/{workspaceId}/memory/jobs/{jobId}/replay", tag = "memory", operation_id = "replayJob", params(JobPath),
+    responses((status = 202, description = "It is tried again")),
+)]
+pub(crate) async fn replay<H: Host>(call: Call<H>, Params(path): Params<JobPath>) -> Result<StatusCode, Failure> {
+    let allowed = of_operator(&call, &path.workspace_id).await?;
+    let unknown = || Problem::not_found("dead job");
+    let id = path.job_id.parse().map_err(|_| unknown())?;
+    if !allowed.data.replay_job(id, call.host.now()).await? {
+        return Err(unknown().into());
+    }
+    work::soon(&call.host, allowed.data.workspace());
+    Ok(StatusCode::ACCEPTED)
+}

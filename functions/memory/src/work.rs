@@ -1,0 +1,167 @@
+//! Jobs of the memory: what is done after the answer. The only one so far makes a document searchable.
+//!
+//! 1. A job is taken for a minute, which each step renews. Whoever takes it while another still has it gets nothing; whose minute is over finds, at the next step, that it is somebody
+//!    else's, and stops. What a step writes and its lease are one transaction.
+//! 2. A document is split as a whole, embedded and written some pieces at a time, in their order. Splitting is deterministic: who takes over goes on with the first piece that is missing.
+//! 3. What fails is tried again after 5, 10, 20 … seconds, eight times in a row without a step forward; then it is dead, and the operator lists and replays it. What can never do better
+//!    (a document that cannot be read) is dead at once.
+//!
+//! A job begins right after the request that makes it. What is left behind (a process that ended) is found by [`due`], which each host calls again and again: one job of each workspace
+//! at a time, so that no workspace's many jobs delay another's few.
+
+use astra_host::Host;
+use astra_kernel::{Timestamp, WorkspaceId};
+use astra_memory::html;
+use astra_memory::split::{Chunk, Format, split};
+use astra_models::embed::{local_embedding, to_pgvector};
+use astra_store::documents::{Body, NewChunk, NewChunks, Step};
+use astra_store::jobs::{Job, Lease, Taking, Work};
+use astra_store::{Operator, StoreError, Tenant};
+use uuid::Uuid;
+
+/// How long a job is one's own without a step, in seconds.
+const LEASE_SECONDS: u32 = 60;
+
+/// After so many tries without a step forward a job is dead.
+const ATTEMPTS: u32 = 8;
+
+/// How long it waits after the first try that failed, in milliseconds; twice as long after each further one.
+const PAUSE_MILLIS: i64 = 5_000;
+
+/// How many pieces are written at a time.
+const BATCH: usize = 64;
+
+/// How many jobs follow each other after one request: what is left is found by [`due`].
+const IN_A_ROW: usize = 20;
+
+/// How many workspaces a round looks at.
+const WORKSPACES: u32 = 100;
+
+/// Why a job was not done.
+enum Undone {
+    /// It may do better later.
+    Later(StoreError),
+    /// It never will.
+    Never(String),
+    /// Somebody else has it now, or nothing is left to do.
+    Lost,
+}
+
+impl From<StoreError> for Undone {
+    fn from(error: StoreError) -> Self {
+        Self::Later(error)
+    }
+}
+
+/// Has a workspace's jobs done after the response.
+pub(crate) fn soon<H: Host>(host: &H, workspace: &WorkspaceId) {
+    let (own, workspace) = (host.clone(), workspace.clone());
+    host.background(async move {
+        for _ in 0..IN_A_ROW {
+            match one(&own, &workspace).await {
+                Ok(true) => {}
+                // What is left is found by `due`.
+                Ok(false) | Err(_) => break,
+            }
+        }
+    });
+}
+
+/// Does jobs until there is none, or until a time if one is said. How many were taken.
+///
+/// # Errors
+/// [`StoreError`] when the database cannot say which there are.
+pub async fn due<H: Host>(host: &H, until: Option<Timestamp>) -> Result<usize, StoreError> {
+    let mut taken = 0;
+    loop {
+        match round(host, until).await? {
+            0 => return Ok(taken),
+            more => taken += more,
+        }
+    }
+}
+
+/// Does one job of each workspace that has one, the one first that has waited longest. How many were taken.
+///
+/// # Errors
+/// [`StoreError`] when the database cannot say which there are.
+pub async fn round<H: Host>(host: &H, until: Option<Timestamp>) -> Result<usize, StoreError> {
+    let mut taken = 0;
+    for workspace in Operator::open(host).jobs_due(host.now(), WORKSPACES).await? {
+        if until.is_some_and(|until| until <= host.now()) {
+            break;
+        }
+        // One workspace's fault is no other's.
+        taken += usize::from(one(host, &workspace).await.unwrap_or(false));
+    }
+    Ok(taken)
+}
+
+/// How long a run of a schedule begins further jobs, in milliseconds: the next comes within a minute.
+pub const RUN_MILLIS: i64 = 50_000;
+
+/// Takes and does one job. False when there is none.
+async fn one<H: Host>(host: &H, workspace: &WorkspaceId) -> Result<bool, StoreError> {
+    let tenant = Tenant::open(host, workspace.clone());
+    let lease = host.new_id();
+    let Some(Job { id, work, attempts }) =
+        tenant.take_job(Taking { lease, now: host.now(), seconds: LEASE_SECONDS, attempts: ATTEMPTS }).await?
+    else {
+        return Ok(false);
+    };
+    let lease = Lease { job_id: id, lease };
+    let done = match work {
+        Work::Ingest { document_id } => ingest(host, &tenant, lease, document_id).await,
+    };
+    let now = host.now();
+    let kept = match done {
+        Ok(()) | Err(Undone::Lost) => return Ok(true),
+        Err(Undone::Never(why)) => tenant.fail_job(lease, &why, None, now).await,
+        Err(Undone::Later(error)) => {
+            let again = (attempts < ATTEMPTS).then(|| now.plus_millis(PAUSE_MILLIS << (attempts.clamp(1, 8) - 1)));
+            tenant.fail_job(lease, &error.to_string(), again, now).await
+        }
+    };
+    // If that is not taken either, the lease ends by itself.
+    if kept.is_err() {
+        host.log(r#"{"event":"job","error":"a failure was not written down"}"#);
+    }
+    Ok(true)
+}
+
+/// Makes a document searchable.
+async fn ingest<H: Host>(host: &H, tenant: &Tenant<'_, H>, lease: Lease, document_id: Uuid) -> Result<(), Undone> {
+    let Body { media_type, body, chunks: there } = tenant.read_document(lease, document_id).await?.ok_or(Undone::Lost)?;
+    let pieces = match media_type.as_str() {
+        "text/html" => split(&html::read(&body).markdown, Format::Markdown),
+        "text/markdown" => split(&body, Format::Markdown),
+        _ => split(&body, Format::Text),
+    };
+    drop(body);
+    if pieces.is_empty() {
+        return Err(Undone::Never("There is no text in the document.".to_owned()));
+    }
+    let headings: Vec<String> = pieces.iter().map(Chunk::path).collect();
+    let mut rest = pieces.get(there..).unwrap_or_default();
+    loop {
+        let (batch, more) = rest.split_at(rest.len().min(BATCH));
+        let chunks: Vec<NewChunk<'_>> = batch
+            .iter()
+            .map(|piece| NewChunk {
+                id: host.new_id(),
+                position: piece.position,
+                heading: headings.get(piece.position).map_or("", String::as_str),
+                content: &piece.text,
+                embedding: to_pgvector(&local_embedding(&piece.to_embed())),
+            })
+            .collect();
+        let now = host.now();
+        let leased_until = now.plus_millis(i64::from(LEASE_SECONDS) * 1000);
+        let step = tenant.add_chunks(&NewChunks { lease, document_id, total: pieces.len(), chunks: &chunks, leased_until, now }).await?;
+        match step {
+            Step::Ok if !more.is_empty() => rest = more,
+            Step::Ok | Step::Done => return Ok(()),
+            Step::Lost => return Err(Undone::Lost),
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! What each endpoint asks of the database and of whom, and what it answers; and how jobs are done.
+
+use astra_host::testing::{FakeHost, NOW, Reply, send, token};
+use astra_store::StoreError;
+use memory::routes::{ROUTES, document, router};
+use memory::work;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+const ID: &str = "0199c0de-0000-7000-8000-000000000001";
+
+async fn as_member(host: &FakeHost, method: &str, path: &str, body: &str) -> Reply {
+    send(&router::<FakeHost>(), host, method, path, Some(&token(Some("acme"), "member", None)), body).await
+}
+
+#[test]
+fn every_route_is_described_and_nothing_else() {
+    let document = serde_json::to_value(document()).unwrap();
+    let paths = document["paths"].as_object().unwrap();
+    let described: BTreeSet<_> = paths
+        .iter()
+        .flat_map(|(path, item)| item.as_object().unwrap().keys().map(move |method| (method.to_uppercase(), path.clone())))
+        .collect();
+    let routed: BTreeSet<_> = ROUTES.iter().map(|(method, pattern)| ((*method).to_owned(), (*pattern).to_owned())).collect();
+    assert_eq!(described, routed);
+}
+
+fn hit(id: &str, content: &str) -> Value {
+    json!({ "id": id, "source": "memory", "kind": "fact", "content": content, "pinned": false, "updatedAt": "2026-11-24T12:00:00.000Z" })
+}
+
+#[tokio::test]
+async fn both_searches_make_one_order_and_a_threshold_cuts_it() {
+    let (one, two, three) = (ID.to_owned(), ID.replace("001", "002"), ID.replace("001", "003"));
+    let host = FakeHost::new(&[]);
+    let found = json!([hit(&one, "one"), hit(&two, "two"), hit(&three, "three")]);
+    host.answer("memory_search", &json!({ "outcome": "ok", "found": found, "vector": [one, two], "keyword": [two, one, three] }));
+    let answer = as_member(&host, "POST", "/workspaces/acme/memories/search", r#"{"query":" what? "}"#).await.ok(200);
+    let contents = |answer: &Value| answer["data"].as_array().unwrap().iter().map(|row| row["content"].clone()).collect::<Vec<_>>();
+    // First and second in one each: a tie, which the id decides.
+    assert_eq!(contents(&answer), ["one", "two", "three"]);
+    assert_eq!(answer["data"][0]["score"], answer["data"][1]["score"]);
+    let asked = host.argument("memory_search");
+    assert_eq!((&asked["subject"], &asked["what"], &asked["query"]), (&json!("user-1"), &json!(["memories"]), &json!("what?")));
+    let answer = as_member(&host, "POST", "/workspaces/acme/memories/search", r#"{"query":"what?","threshold":0.9}"#).await.ok(200);
+    assert_eq!(contents(&answer), ["one", "two"]);
+    let other = FakeHost::new(&[]);
+    other.answer("memory_search", &json!({ "outcome": "ok", "found": found, "vector": [one], "keyword": [one, three] }));
+    let answer = as_member(&other, "POST", "/workspaces/acme/documents/search", r#"{"query":"what?","limit":1}"#).await.ok(200);
+    assert_eq!((contents(&answer), &other.argument("memory_search")["what"]), (vec![json!("one")], &json!(["documents"])));
+    host.answer("memory_search", &json!({ "outcome": "not_found" }));
+    as_member(&host, "POST", "/workspaces/acme/memories/search", r#"{"query":"what?"}"#).await.problem(404);
+}
+
+#[tokio::test]
+async fn the_database_away_is_said_and_nothing_is_kept() {
+    let host = FakeHost::new(&[]);
+    for name in ["memory_write", "memory_list", "memory_search", "memory_remove", "memory_forget", "memory_status"] {
+        host.fail(name, StoreError::Unreachable);
+    }
+    for (method, path, body) in [
+        ("POST", "/workspaces/acme/memories".to_owned(), r#"{"kind":"fact","content":"x"}"#),
+        ("GET", "/workspaces/acme/memories".to_owned(), ""),
+        ("POST", "/workspaces/acme/memories/search".to_owned(), r#"{"query":"x"}"#),
+        ("DELETE", format!("/workspaces/acme/memories/{ID}"), ""),
+        ("DELETE", "/workspaces/acme/users/user-1/memory".to_owned(), ""),
+        ("GET", "/workspaces/acme/memory/status".to_owned(), ""),
+    ] {
+        as_member(&host, method, &path, body).await.problem(503);
+    }
+}
+
+/// A workspace with one job, whose document says this.
+fn with_job(body: &str, attempts: u32) -> FakeHost {
+    let host = FakeHost::new(&[]);
+    host.answer("op_jobs_due", &json!({ "outcome": "ok", "workspaces": ["acme"] }));
+    let job = json!({ "id": ID, "kind": "ingest", "arg": { "documentId": ID }, "attempts": attempts });
+    host.answer("job_take", &json!({ "outcome": "ok", "job": job }));
+    host.answer("document_read", &json!({ "outcome": "ok", "mediaType": "text/plain", "body": body, "chunks": 0 }));
+    host.answer("job_fail", &json!({ "outcome": "ok" }));
+    host
+}
+
+async fn once(host: &FakeHost) {
+    assert_eq!(work::round(host, None).await, Ok(1));
+}
+
+#[tokio::test]
+async fn a_document_is_written_in_batches_under_one_lease() {
+    let host = with_job(&"A sentence about plums. ".repeat(20_000), 1);
+    // Somebody else has it: no further batch, and no failure is written down.
+    host.answer("document_chunks", &json!({ "outcome": "lost" }));
+    once(&host).await;
+    let sent = host.argument("document_chunks");
+    assert_eq!(sent["chunks"].as_array().unwrap().len(), 64);
+    assert_eq!((&sent["jobId"], &sent["chunks"][0]["position"], &sent["chunks"][63]["position"]), (&json!(ID), &json!(0), &json!(63)));
+    let total = sent["total"].as_u64().unwrap();
+    assert!(total > 64);
+    assert!(host.calls().iter().all(|(name, _)| name != "job_fail"));
+
+    let host = with_job(&"A sentence about plums. ".repeat(20_000), 1);
+    host.answer("document_chunks", &json!({ "outcome": "ok" }));
+    once(&host).await;
+    let batches = host.calls().into_iter().filter(|(name, _)| name == "document_chunks").map(|(_, params)| params.last().unwrap().clone());
+    let batches: Vec<Value> = batches.map(|batch| serde_json::from_str(&batch).unwrap()).collect();
+    let places: Vec<u64> =
+        batches.iter().flat_map(|batch| batch["chunks"].as_array().unwrap()).map(|chunk| chunk["position"].as_u64().unwrap()).collect();
+    assert_eq!(places, (0..total).collect::<Vec<_>>());
+    let leases: BTreeSet<_> = batches.iter().map(|batch| batch["lease"].to_string()).collect();
+    assert_eq!(leases.len(), 1);
+}
+
+#[tokio::test]
+async fn who_takes_over_goes_on_with_the_first_piece_that_is_missing() {
+    let host = with_job(&"A sentence about plums. ".repeat(20_000), 2);
+    host.answer(
+        "document_read",
+        &json!({ "outcome": "ok", "mediaType": "text/plain", "body": "A sentence about plums. ".repeat(20_000), "chunks": 70 }),
+    );
+    host.answer("document_chunks", &json!({ "outcome": "lost" }));
+    once(&host).await;
+    assert_eq!(host.argument("document_chunks")["chunks"][0]["position"], 70);
+}
+
+#[tokio::test]
+async fn what_fails_is_tried_again_later_and_what_never_will_do_is_not() {
+    let host = with_job("plums", 3);
+    host.fail("document_chunks", StoreError::Unreachable);
+    once(&host).await;
+    let failed = host.argument("job_fail");
+    assert_eq!(failed["runAt"], json!(NOW.plus_millis(20_000)));
+    let host = with_job("plums", 8);
+    host.fail("document_chunks", StoreError::Unreachable);
+    once(&host).await;
+    assert_eq!(host.argument("job_fail")["runAt"], Value::Null);
+    let host = with_job(" ", 1);
+    once(&host).await;
+    let failed = host.argument("job_fail");
+    assert_eq!((&failed["runAt"], &failed["error"]), (&Value::Null, &json!("There is no text in the document.")));
+}

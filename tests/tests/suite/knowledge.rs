@@ -1,0 +1,183 @@
+//! Documents: kept at once, searched when they are split, by versions; and the jobs that split them.
+
+use astra_tests::{Api, Db, Workspace};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+const HANDBOOK: &str = "# Handbook\n\n## Refunds\n\nRefunds are paid within 30 days.\n\n## Holidays\n\nEverybody has 25 days a year.\n";
+
+/// How long a document may take until it is searched.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn path(ws: &Workspace, slug: &str) -> String {
+    ws.path(&format!("/documents/{slug}"))
+}
+
+/// The newest version, when it is split.
+pub(crate) async fn ready(api: &Api, ws: &Workspace, slug: &str) -> Value {
+    let until = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let newest = api.get(&path(ws, slug)).await.ok(200)["data"][0].clone();
+        if newest["status"] != "pending" {
+            return newest;
+        }
+        assert!(tokio::time::Instant::now() < until, "it is not split yet: {newest}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Sends markdown and waits until it is searched.
+pub(crate) async fn upload(api: &Api, ws: &Workspace, slug: &str, text: &str) -> Value {
+    api.request(http::Method::PUT, &path(ws, slug)).body("text/markdown", text.to_owned()).send().await.ok(202);
+    ready(api, ws, slug).await
+}
+
+async fn search(api: &Api, ws: &Workspace, query: &str) -> Vec<Value> {
+    let found = api.post(&ws.path("/documents/search"), &json!({ "query": query })).await.ok(200);
+    found["data"].as_array().unwrap().clone()
+}
+
+#[tokio::test]
+async fn a_document_is_kept_split_and_found_with_where_it_stands() {
+    let ws = Workspace::local().await;
+    let put = ws.member.request(http::Method::PUT, &format!("{}?title=The%20handbook&tags=hr,rules", path(&ws, "handbook")));
+    let kept = put.body("text/markdown; charset=utf-8", HANDBOOK).send().await.ok(202);
+    assert_eq!((&kept["slug"], &kept["version"], &kept["title"]), (&json!("handbook"), &json!(1), &json!("The handbook")));
+    assert_eq!((&kept["tags"], &kept["bytes"]), (&json!(["hr", "rules"]), &json!(HANDBOOK.len())));
+    let done = ready(&ws.member, &ws, "handbook").await;
+    assert_eq!((&done["status"], &done["isCurrent"]), (&json!("ready"), &json!(true)));
+    assert_eq!(done["chunks"], done["totalChunks"]);
+
+    let found = search(&ws.member, &ws, "when are refunds paid?").await;
+    let citation = &found[0]["citation"];
+    assert!(found[0]["content"].as_str().unwrap().contains("within 30 days"), "{found:?}");
+    assert_eq!((&citation["slug"], &citation["title"], &citation["version"]), (&json!("handbook"), &json!("The handbook"), &json!(1)));
+    assert_eq!((&citation["heading"], &citation["documentId"]), (&json!("Handbook"), &kept["id"]));
+    // Memories are searched for themselves.
+    assert_eq!(ws.member.post(&ws.path("/memories/search"), &json!({ "query": "refunds" })).await.ok(200)["data"], json!([]));
+
+    // The same again is no new version.
+    let same =
+        ws.member.request(http::Method::PUT, &path(&ws, "handbook")).body("text/markdown", format!("{HANDBOOK}\n")).send().await.ok(200);
+    assert_eq!((&same["id"], &same["version"]), (&kept["id"], &json!(1)));
+    let status = ws.member.get(&ws.path("/memory/status")).await.ok(200);
+    assert_eq!((&status["documents"], &status["pendingDocuments"]), (&json!(1), &json!(0)));
+    assert_eq!((&status["chunks"], &status["jobs"]), (&done["chunks"], &json!({ "waiting": 0, "dead": 0, "lagSeconds": null })));
+}
+
+#[tokio::test]
+async fn a_new_version_takes_the_place_of_the_one_before() {
+    let ws = Workspace::local().await;
+    upload(&ws.member, &ws, "handbook", HANDBOOK).await;
+    upload(&ws.member, &ws, "other", "# Other\n\nNothing about money.").await;
+    let second = upload(&ws.member, &ws, "handbook", &HANDBOOK.replace("30 days", "14 days")).await;
+    assert_eq!((&second["version"], &second["isCurrent"]), (&json!(2), &json!(true)));
+    let found = json!(search(&ws.member, &ws, "when are refunds paid?").await).to_string();
+    assert!(found.contains("14 days") && !found.contains("30 days"), "{found}");
+    let versions = ws.member.get(&path(&ws, "handbook")).await.ok(200);
+    let shown: Vec<_> = versions["data"].as_array().unwrap().iter().map(|v| (v["version"].clone(), v["isCurrent"].clone())).collect();
+    assert_eq!(shown, [(json!(2), json!(true)), (json!(1), json!(false))]);
+    let list = ws.member.get(&ws.path("/documents?limit=1")).await.ok(200);
+    assert_eq!(
+        (&list["data"][0]["slug"], &list["data"][0]["version"], &list["nextCursor"]),
+        (&json!("handbook"), &json!(2), &json!("handbook"))
+    );
+    assert_eq!(ws.member.get(&ws.path("/documents?after=handbook")).await.ok(200)["data"][0]["slug"], "other");
+
+    assert_eq!(ws.member.delete(&path(&ws, "handbook")).await.ok(200)["versions"], 2);
+    ws.member.delete(&path(&ws, "handbook")).await.problem(404, "not_found");
+    ws.member.get(&path(&ws, "handbook")).await.problem(404, "not_found");
+    assert!(!json!(search(&ws.member, &ws, "refunds").await).to_string().contains("14 days"));
+}
+
+#[tokio::test]
+async fn html_is_read_without_its_scripts_and_a_long_text_is_searched_as_a_whole() {
+    let ws = Workspace::local().await;
+    let page = "<html><head><title>x</title><script>var hidden = 'plum';</script></head><body><h1>Prices</h1><p>A seat is <b>9</b> dollars.</p></body></html>";
+    ws.owner.request(http::Method::PUT, &path(&ws, "prices")).body("text/html", page).send().await.ok(202);
+    ready(&ws.owner, &ws, "prices").await;
+    let found = search(&ws.owner, &ws, "what does a seat cost in dollars?").await;
+    assert_eq!(found[0]["citation"]["heading"], "Prices");
+    assert!(found[0]["content"].as_str().unwrap().contains("A seat is 9 dollars."), "{found:?}");
+    assert!(!json!(found).to_string().contains("plum"));
+
+    let paragraphs: Vec<_> = (0..4000).map(|n| format!("Paragraph {n} says that number {n} is here.\n\n")).collect();
+    ws.owner.request(http::Method::PUT, &path(&ws, "long")).body("text/plain", paragraphs.concat()).send().await.ok(202);
+    let done = ready(&ws.owner, &ws, "long").await;
+    assert!(done["chunks"].as_i64().unwrap() > 40, "{done}");
+    for n in ["0", "2718", "3999"] {
+        let found = search(&ws.owner, &ws, &format!("number {n}")).await;
+        assert!(found[0]["content"].as_str().unwrap().contains(&format!("number {n} is here")), "{n}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_document_is_refused_and_nothing_is_kept() {
+    let ws = Workspace::local().await;
+    let put = |slug: &str| ws.owner.request(http::Method::PUT, &path(&ws, slug));
+    put("a").body("application/pdf", "%PDF").send().await.problem(415, "unsupported_media_type");
+    put("a").body("text/plain", b"\xff\xfe".to_vec()).send().await.problem(422, "unprocessable");
+    put("a").body("text/plain", "a\0b").send().await.problem(422, "unprocessable");
+    put("a").body("text/plain", " \n ").send().await.problem(422, "unprocessable");
+    put("A").body("text/plain", "a").send().await.problem(422, "unprocessable");
+    put("a?tags=B").body("text/plain", "a").send().await.problem(422, "unprocessable");
+    put("a?color=red").body("text/plain", "a").undocumented().send().await.problem(422, "unprocessable");
+    put("..%2f..%2fplans").body("text/plain", "a").undocumented().send().await.problem(422, "unprocessable");
+    assert_eq!(ws.owner.get(&ws.path("/documents")).await.ok(200)["data"], json!([]));
+    let viewer = ws.user("vera", "viewer").await;
+    viewer.request(http::Method::PUT, &path(&ws, "a")).body("text/plain", "a").send().await.problem(403, "forbidden");
+    // A page with nothing to read is kept, and says why it is not searched.
+    put("empty").body("text/html", "<script>1</script>").send().await.ok(202);
+    let empty = ready(&ws.owner, &ws, "empty").await;
+    assert_eq!((&empty["status"], &empty["error"]), (&json!("failed"), &json!("There is no text in the document.")));
+}
+
+/// A document whose job nobody has done, as a process that ended leaves it.
+async fn left_behind(db: &Db, ws: &Workspace, slug: &str, job: &str) {
+    let id = &ws.id;
+    let sql = format!(
+        "WITH d AS (INSERT INTO \"mem_{id}\".documents (id, slug, version, title, media_type, tags, hash, bytes, body, status, created_by, created_at)
+                    VALUES (gen_random_uuid(), '{slug}', 1, '{slug}', 'text/plain', '{{}}', '', 9, 'Plums are purple.', 'pending', 'owner@test', now()) RETURNING id)
+         INSERT INTO jobs (workspace_id, id, kind, ordering, arg, run_at, created_at, {job})
+         SELECT '{id}', '0199c0de-0000-7000-8000-000000000009', 'ingest', 'document {slug}', jsonb_build_object('documentId', d.id), now(), now(), ",
+        job = job.split('=').next().unwrap()
+    );
+    db.run(&format!("{sql}{} FROM d", job.split('=').nth(1).unwrap())).await;
+}
+
+#[tokio::test]
+async fn what_a_process_that_ended_left_behind_is_done_by_the_next() {
+    let (ws, db) = (Workspace::local().await, Db::connect().await);
+    left_behind(&db, &ws, "plums", "leased_until=now() - interval '1 second'").await;
+    // Any other job of the workspace brings it along; a server looks by itself.
+    upload(&ws.owner, &ws, "other", "# Other").await;
+    assert_eq!(ready(&ws.owner, &ws, "plums").await["status"], "ready");
+    assert_eq!(search(&ws.owner, &ws, "plums").await[0]["content"], "Plums are purple.");
+    assert_eq!(db.number("SELECT count(*) FROM jobs WHERE workspace_id = $1", &[&ws.id]).await, 0);
+}
+
+#[tokio::test]
+async fn a_dead_job_is_the_operators_to_see_and_to_try_again() {
+    let (ws, db) = (Workspace::local().await, Db::connect().await);
+    left_behind(&db, &ws, "plums", "dead_at=now()").await;
+    let jobs = ws.path("/memory/jobs");
+    ws.owner.get(&jobs).await.problem(403, "forbidden");
+    let list = ws.operator.get(&jobs).await.ok(200);
+    let job = &list["data"][0];
+    assert_eq!((&job["kind"], &job["about"]), (&json!("ingest"), &json!("document plums")));
+    assert_eq!(ws.operator.get(&format!("{jobs}?state=waiting")).await.ok(200)["data"], json!([]));
+    assert_eq!(ws.owner.get(&ws.path("/memory/status")).await.ok(200)["jobs"]["dead"], 1);
+    let replay = format!("{jobs}/{}/replay", job["id"].as_str().unwrap());
+    ws.owner.post(&replay, &json!({})).await.problem(403, "forbidden");
+    let _ = ws.operator.request(http::Method::POST, &replay).send().await.expect(202);
+    assert_eq!(ready(&ws.owner, &ws, "plums").await["status"], "ready");
+    ws.operator.request(http::Method::POST, &replay).send().await.problem(404, "not_found");
+}
+
+#[tokio::test]
+async fn a_document_removed_while_its_job_waits_leaves_nothing() {
+    let (ws, db) = (Workspace::local().await, Db::connect().await);
+    left_behind(&db, &ws, "plums", "leased_until=now() + interval '1 hour'").await;
+    assert_eq!(ws.owner.delete(&path(&ws, "plums")).await.ok(200), json!({ "versions": 1, "chunks": 0 }));
+    assert_eq!(db.number("SELECT count(*) FROM jobs WHERE workspace_id = $1", &[&ws.id]).await, 0);
+}
