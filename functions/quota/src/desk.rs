@@ -2,9 +2,9 @@
 //!
 //! The traps: 1. Between two awaits other events run here, so a decision and what it is based on stand together without one. 2. What was spent is
 //! loaded from the ledger only while no record is being written ([`Desk::ledger`] is locked), else it might be counted twice or not at all.
-//! 3. A turn is settled in memory first and then saved: if the database does not take it, its row keeps it, and it was counted either way. If neither does,
+//! 3. What was read of the limits while somebody else read newer ones is read again ([`Counter::may_be_old`]). 4. A turn is settled in memory first and then saved: if the database does not take it, its row keeps it, and it was counted either way. If neither does,
 //! nothing was done, and its hold goes on ([`Desk::undo`]).
-//! 4. A row is deleted after the database has the record, never before; if that is lost, the alarm saves it again, which changes nothing.
+//! 5. A row is deleted after the database has the record, never before; if that is lost, the alarm saves it again, which changes nothing.
 
 use crate::gate::Gate;
 use astra_kernel::{AgentId, Timestamp, TurnId, WorkspaceId};
@@ -184,7 +184,7 @@ impl<D: Database, R: Rows> Desk<D, R> {
         if let Some(known) = self.known(begin, now, Asked::BeforeDatabase) {
             return Ok(Some(known));
         }
-        let withdrawals = self.withdrawals.get();
+        let (withdrawals, changes) = (self.withdrawals.get(), self.counter.borrow().changes());
         let text = self.tenant().begin_turn(&begin.argument(self.tick(now)).map_err(|_| StoreError::Shape("turn_begin"))?).await?;
         let outcome: Outcome = parse(&text)?;
         if let Some(denial) = outcome.denial() {
@@ -203,7 +203,7 @@ impl<D: Database, R: Rows> Desk<D, R> {
         if let Some(known) = self.known(begin, self.tick(now), Asked::AfterDatabase) {
             return Ok(Some(known));
         }
-        if self.withdrawals.get() != withdrawals {
+        if self.withdrawals.get() != withdrawals || self.counter.borrow().may_be_old(&context.spans, &context.limits, changes) {
             return Ok(None);
         }
         let admitted = self.counter.borrow_mut().admit(context.request(begin)).cloned();
@@ -342,7 +342,7 @@ impl<D: Database, R: Rows> Desk<D, R> {
                 Heard::NotLoaded => {
                     // The sign of life was taken, whether or not the hold can grow.
                     self.keep(extend.turn_id)?;
-                    let windows = self.counter.borrow().hold(extend.turn_id).map(|hold| hold.spans.clone()).unwrap_or_default();
+                    let windows = self.counter.borrow().windows_now(extend.turn_id);
                     self.load(&windows).await?;
                     continue;
                 }
@@ -369,7 +369,7 @@ impl<D: Database, R: Rows> Desk<D, R> {
     /// same; a database that has just not taken a record is not asked.
     async fn know(&self, turn: TurnId) {
         if self.undelivered.borrow().is_empty() {
-            let windows = self.counter.borrow().hold(turn).map(|hold| hold.spans.clone()).unwrap_or_default();
+            let windows = self.counter.borrow().hold(turn).map(|hold| plan::windows_now(hold, &hold.caps)).unwrap_or_default();
             let _ = self.load(&windows).await;
         }
     }
@@ -508,13 +508,17 @@ impl<D: Database, R: Rows> Desk<D, R> {
     async fn read_status(&self, now: Timestamp) -> Result<Option<Status>, StoreError> {
         // What was spent may come into doubt meanwhile.
         for _ in 0..LOADS {
+            let changes = self.counter.borrow().changes();
             let text = self.tenant().quota_status(self.tick(now)).await?;
             let Outcome { outcome, .. } = parse(&text)?;
             if outcome != "ok" {
                 return Ok(None);
             }
             let status: Status = parse(&text)?;
-            self.counter.borrow_mut().set_limits(status.spans.month, status.limits);
+            if self.counter.borrow().may_be_old(&status.spans, &status.limits, changes) {
+                continue;
+            }
+            self.counter.borrow_mut().set_limits(status.spans, status.limits);
             let windows = status.windows();
             self.load(&windows).await?;
             if self.counter.borrow().missing(&windows).is_empty() {

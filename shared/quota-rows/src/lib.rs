@@ -1,8 +1,8 @@
 //! The counter of hosts without Durable Objects: the rules of `astra_quota` on rows in Postgres, for any number of processes that share nothing else.
 //!
 //! It answers the same words as the quota object does. A decision is made here by [`plan`] from what one statement read, and written down by a second,
-//! which compares it with the limits once more under the workspace's lock and does all of it or nothing. When others were quicker, the second statement says
-//! what is true now, and the decision is made again from that.
+//! which compares it with the limits once more under the workspace's lock and does all of it or nothing. When others were quicker, or the limits are no longer those
+//! that were read, the second statement says so, and the decision is made again from what is true now.
 //!
 //! The traps: 1. Whatever is read here may be untrue when it is used; only what a statement decides under the lock holds. 2. Every statement may be sent
 //! again, and is ([`SENDS`]): an answer that is lost leaves a hold or a record that the same call then finds. 3. A turn that dies is ended by whoever
@@ -22,7 +22,8 @@ use astra_quota::words::{Begin, Begun, Extend, Finished, Record, Stop};
 use astra_quota::{AdmitError, Answer, Ask, Hold, QuotaView, Recent, Span, Stand, plan};
 use astra_store::{Database, Kind, Operator, StoreError, Tenant, tenant_statement};
 use rows::{
-    Alive, At, Dead, Expired, Finish, Grow, Growing, Of, Read, Reconciled, Saved, Standings, Status, StatusNow, Take, TakeOutcome, Waiting,
+    Alive, At, Dead, Expired, Finish, Grow, Growing, Of, Read, Reconciled, Saved, Standings, Status, StatusNow, Take, TakeOutcome, ToGrow,
+    Waiting,
 };
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -180,6 +181,7 @@ impl<'a, D: Database> RowsCounter<'a, D> {
                 return Ok(None);
             }
         }
+        let of = standings.of.clone();
         for _ in 0..DECISIONS {
             let request = context.request(begin);
             let windows = plan::windows(&request);
@@ -197,7 +199,8 @@ impl<'a, D: Database> RowsCounter<'a, D> {
                 Err(AdmitError::NotLoaded | AdmitError::Money(_)) => return Err(StoreError::Shape("turn_begin: price")),
             };
             let draft = context.draft(begin.clone(), hold.started_at);
-            let take = json(&Take { turn_id: begin.turn_id, tokens: hold.amount().tokens, hold: &hold, draft: &draft, now })?;
+            let tokens = hold.amount().tokens;
+            let take = json(&Take { turn_id: begin.turn_id, tokens, hold: &hold, draft: &draft, of: of.as_deref(), now })?;
             let hold = match parse("hold_take", &self.tenant().hold_take(&take).await?)? {
                 TakeOutcome::Taken => hold,
                 TakeOutcome::Held { hold } => *hold,
@@ -235,20 +238,25 @@ impl<'a, D: Database> RowsCounter<'a, D> {
         let mut may_wait = extend.is_urgent;
         let mut grown: Option<Hold> = None;
         for _ in 0..DECISIONS {
-            let (hold, limits, mut standings) = match (outcome, grown.take()) {
+            let ToGrow { mut hold, limits, spans, mut standings } = match (outcome, grown.take()) {
                 (Growing::NotRunning, _) => return Ok(Answer::NotRunning),
                 (Growing::Ok { extended }, _) => return Ok(Answer::Extended(extended)),
                 (Growing::Grown, Some(hold)) => return Ok(Answer::Extended(hold.extended(extend, false))),
-                (Growing::Grow { hold, limits, standings }, _) => (hold, limits, standings),
+                (Growing::Grow(to_grow), _) => *to_grow,
                 (Growing::Grown | Growing::Wait { .. }, _) => return Err(StoreError::Shape("hold_grow")),
             };
             if hold.covers(extend) {
                 return Ok(Answer::Extended(hold.extended(extend, false)));
             }
-            if !standings.has(&hold.spans) {
-                standings = self.standings(&hold.spans, Some(&hold.agent), now).await?;
+            if let Some(spans) = &spans {
+                hold.tell(spans);
             }
-            let caps = plan::caps_now(&hold, limits.as_ref());
+            let of = standings.of.clone();
+            let caps = plan::caps_now(&hold, spans.as_ref().map(|spans| &spans.month).zip(limits.as_ref()));
+            let windows = plan::windows_now(&hold, &caps);
+            if !standings.has(&windows) {
+                standings = self.standings(&windows, Some(&hold.agent), now).await?;
+            }
             let stands = standings.stands(&caps);
             // An amount that does not fit is as good as one that is not there.
             let Ok(growth) = plan::grow(&hold, caps, &stands, extend.input_bound, extend.output) else {
@@ -271,10 +279,11 @@ impl<'a, D: Database> RowsCounter<'a, D> {
                 }
             }
             let larger = Hold { waits: None, ..growth.hold };
-            if larger == *hold {
+            if larger == hold {
                 return Ok(Answer::Extended(hold.extended(extend, false)));
             }
-            let grow = json(&Grow { turn_id: extend.turn_id, was: &hold, tokens: larger.amount().tokens, hold: &larger, now })?;
+            let tokens = larger.amount().tokens;
+            let grow = json(&Grow { turn_id: extend.turn_id, was: &hold, tokens, hold: &larger, of: of.as_deref(), now })?;
             outcome = parse("hold_grow", &self.tenant().hold_grow(&grow).await?)?;
             grown = Some(larger);
         }

@@ -1,38 +1,44 @@
-//! What the SQL functions of `migrations/0011`, `0012` and `0017` take and answer.
+//! What the SQL functions of `migrations/0011`, `0012`, `0017` and `0027` take and answer.
 
 use astra_kernel::{AgentId, Limits, NanoUsd, Timestamp, TurnId};
 use astra_quota::words::{Compared, Draft, Extended, Record};
-use astra_quota::{Amount, Cap, Hold, QuotaView, Recent, Scope, Span, Stand, Waits};
+use astra_quota::{Amount, Cap, Hold, QuotaView, Recent, Scope, Span, Spans, Stand, Waits};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-/// What is used and held of one window by one scope: window, scope, cost and tokens used, cost and tokens held.
+/// What is used and held of one window by one scope: the window's beginning (for code from before), scope, cost and tokens used, cost and tokens held.
 #[derive(Deserialize)]
-struct Sum(String, String, NanoUsd, i64, NanoUsd, i64);
+struct Sum(#[expect(dead_code, reason = "windows are told apart by their end too")] String, String, NanoUsd, i64, NanoUsd, i64);
 
 /// What is used and held, the turns of the last minute, and what running turns stand still for.
 #[derive(Deserialize)]
 pub(crate) struct Standings {
+    /// The window of each sum.
+    windows: Vec<String>,
     sums: Vec<Sum>,
     pub(crate) recent: Recent,
     pub(crate) waits: Vec<Waits>,
+    /// Which row of the workspace all this was read with, its limits and time zone too. None: it is gone.
+    pub(crate) of: Option<String>,
 }
 
 impl Standings {
-    fn sum(&self, window: &str, scope: &str) -> Option<Stand> {
-        let Sum(_, _, cost, tokens, cost_held, tokens_held) = self.sums.iter().find(|sum| sum.0 == window && sum.1 == scope)?;
+    fn sum(&self, window: &Span, scope: &Scope) -> Option<Stand> {
+        let id = window.id();
+        let (_, Sum(_, _, cost, tokens, cost_held, tokens_held)) =
+            self.windows.iter().zip(&self.sums).find(|(known, sum)| **known == id && sum.1 == scope.as_str())?;
         let amount = |cost: &NanoUsd, tokens: &i64| Amount { cost: *cost, tokens: *tokens };
         Some(Stand { used: amount(cost, tokens), held: amount(cost_held, tokens_held) })
     }
 
     /// Whether all these windows are built.
     pub(crate) fn has(&self, windows: &[Span]) -> bool {
-        windows.iter().all(|window| self.sum(&window.id(), Scope::workspace().as_str()).is_some())
+        windows.iter().all(|window| self.sum(window, &Scope::workspace()).is_some())
     }
 
     /// How each cap stands, when its window is built: a scope without a row has used nothing.
     pub(crate) fn stands(&self, caps: &[Cap]) -> Vec<Stand> {
-        caps.iter().map(|cap| self.sum(&cap.window.id(), cap.scope.as_str()).unwrap_or_default()).collect()
+        caps.iter().map(|cap| self.sum(&cap.window, &cap.scope).unwrap_or_default()).collect()
     }
 }
 
@@ -65,6 +71,8 @@ pub(crate) struct Take<'a> {
     pub(crate) hold: &'a Hold,
     pub(crate) tokens: i64,
     pub(crate) draft: &'a Draft,
+    /// [`Standings::of`] of the limits that this was decided by.
+    pub(crate) of: Option<&'a str>,
     pub(crate) now: Timestamp,
 }
 
@@ -104,6 +112,8 @@ pub(crate) struct Grow<'a> {
     pub(crate) was: &'a Hold,
     pub(crate) hold: &'a Hold,
     pub(crate) tokens: i64,
+    /// As in [`Take`].
+    pub(crate) of: Option<&'a str>,
     pub(crate) now: Timestamp,
 }
 
@@ -116,18 +126,24 @@ pub(crate) enum Growing {
         extended: Extended,
     },
     /// It has to cover more than it does.
-    Grow {
-        hold: Box<Hold>,
-        /// None: the workspace is gone.
-        limits: Option<Limits>,
-        standings: Standings,
-    },
+    Grow(Box<ToGrow>),
     /// It does now.
     Grown,
     /// It cannot, and others may give back what it lacks, or not.
     Wait {
         wait: bool,
     },
+}
+
+/// What has to be known to decide how a hold grows.
+#[derive(Deserialize)]
+pub(crate) struct ToGrow {
+    pub(crate) hold: Hold,
+    /// Those of now, in the month in which it began. None: the workspace is gone.
+    pub(crate) limits: Option<Limits>,
+    /// The windows that it began in, in the time zone of now. None: likewise.
+    pub(crate) spans: Option<Spans>,
+    pub(crate) standings: Standings,
 }
 
 /// `hold_wait`'s argument.

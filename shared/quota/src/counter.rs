@@ -6,7 +6,7 @@ use crate::plan::{self, MINUTE_MILLIS, Recent, Short, Stand};
 use crate::spent::Spent;
 use crate::view::{self, Counts, QuotaView};
 use crate::waits::Waits;
-use crate::window::{Amount, Cap, Span};
+use crate::window::{Amount, Cap, Span, Spans};
 use crate::words::{Extend, Extended};
 use astra_kernel::{AgentId, Limits, MoneyError, Timestamp, TurnId};
 use serde::Deserialize;
@@ -52,8 +52,10 @@ pub enum Heard {
 pub struct Counter {
     spent: Vec<(Span, Spent)>,
     holds: BTreeMap<TurnId, Hold>,
-    /// The workspace's limits, and the month that they are of.
-    limits: Option<(Span, Limits)>,
+    /// The workspace's limits, and the windows of the moment when they were so.
+    limits: Option<(Spans, Limits)>,
+    /// How often these have changed.
+    changes: u64,
     begun: VecDeque<Timestamp>,
     closed: VecDeque<(Timestamp, TurnId, Closed)>,
 }
@@ -94,9 +96,34 @@ impl Counter {
         self.spent.retain(|(window, _)| window.ends_at > now || holds.values().any(|hold| hold.is_in(window)));
     }
 
-    /// Takes the workspace's limits as they are now in a month: its running turns keep to them too when they need more.
-    pub fn set_limits(&mut self, month: Span, limits: Limits) {
-        self.limits = Some((month, limits));
+    /// Takes the workspace's limits and windows as they are now: its running turns keep to them too when they need more.
+    pub fn set_limits(&mut self, spans: Spans, limits: Limits) {
+        if self.limits.as_ref().is_none_or(|(known, _)| *known != spans) {
+            self.holds.values_mut().for_each(|hold| hold.tell(&spans));
+        }
+        if self.limits.replace((spans, limits)) != Some((spans, limits)) {
+            self.changes += 1;
+        }
+    }
+
+    /// How often the limits and windows have changed.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// Whether these may be older than what is known: others were told since `changes`, when they had not been read yet.
+    pub fn may_be_old(&self, spans: &Spans, limits: &Limits, changes: u64) -> bool {
+        self.changes != changes && self.limits != Some((*spans, *limits))
+    }
+
+    /// The caps of a running turn as they are now.
+    fn caps_now(&self, hold: &Hold) -> Vec<Cap> {
+        plan::caps_now(hold, self.limits.as_ref().map(|(spans, limits)| (&spans.month, limits)))
+    }
+
+    /// The windows that have to be known before a running turn's hold can grow.
+    pub fn windows_now(&self, turn: TurnId) -> Vec<Span> {
+        self.holds.get(&turn).map(|hold| plan::windows_now(hold, &self.caps_now(hold))).unwrap_or_default()
     }
 
     /// The hold of a running turn.
@@ -135,7 +162,7 @@ impl Counter {
         let turn = request.turn;
         if !self.holds.contains_key(&turn) {
             self.forget_past(request.now);
-            self.set_limits(request.spans.month, *request.limits);
+            self.set_limits(*request.spans, *request.limits);
             let caps = plan::caps(&request);
             let stands = self.stands(&caps).filter(|_| self.spent(&request.spans.month).is_some()).ok_or(AdmitError::NotLoaded)?;
             let recent = self.recent(request.now);
@@ -180,8 +207,7 @@ impl Counter {
             return Heard::Taken(hold.extended(extend, false));
         }
         let hold = hold.clone();
-        let limits = self.limits.as_ref().filter(|(month, _)| hold.is_in(month)).map(|(_, limits)| limits);
-        let caps = plan::caps_now(&hold, limits);
+        let caps = self.caps_now(&hold);
         let Some(stands) = self.stands(&caps) else { return Heard::NotLoaded };
         // An amount that does not fit is as good as one that is not there.
         let Ok(growth) = plan::grow(&hold, caps, &stands, extend.input_bound, extend.output) else {
@@ -252,7 +278,10 @@ impl Counter {
     }
 
     /// Puts a hold back whose settlement came to nothing.
-    pub fn resume(&mut self, turn: TurnId, hold: Hold) {
+    pub fn resume(&mut self, turn: TurnId, mut hold: Hold) {
+        if let Some((spans, _)) = &self.limits {
+            hold.tell(spans);
+        }
         self.holds.entry(turn).or_insert(hold);
     }
 

@@ -1,7 +1,7 @@
 //! A turn that wants a budget, and the budget that it is given.
 
 use crate::waits::Waits;
-use crate::window::{Amount, Cap, Span, Spans};
+use crate::window::{Amount, Cap, Period, Span, Spans};
 use crate::words::{Extend, Extended};
 use astra_kernel::{AgentId, Allowance, Limits, NanoUsd, Price, Timestamp, Tokens, TurnId, Usage, UsageSource};
 use serde::{Deserialize, Serialize};
@@ -63,7 +63,7 @@ pub struct Hold {
     pub key: Option<(String, String)>,
     /// When the turn began.
     pub started_at: Timestamp,
-    /// The windows that it is counted in, its month first.
+    /// The windows that it began in, its month first, also those that it has no limit over. (Of a hold that was kept before that was so, some.)
     pub spans: Vec<Span>,
     /// The limits of the decision, to decide again when the hold grows.
     pub caps: Vec<Cap>,
@@ -107,9 +107,24 @@ impl Hold {
         Amount { cost: self.cost, tokens: i64::try_from(self.input_bound.saturating_add(self.output)).unwrap_or(i64::MAX) }
     }
 
-    /// Whether it is counted in a window.
+    /// Whether it is counted in a window: it began in it. Which windows were looked at then makes no difference.
     pub fn is_in(&self, window: &Span) -> bool {
-        self.spans.contains(window)
+        window.contains(self.started_at)
+    }
+
+    /// The window of a length that it began in.
+    pub fn span(&self, period: Period) -> Option<Span> {
+        self.spans.iter().find(|span| span.period == period).copied()
+    }
+
+    /// Takes the windows of the workspace's time zone as it is now: of those that it began in, the limits of now look at these.
+    pub fn tell(&mut self, spans: &Spans) {
+        for span in spans.all().into_iter().filter(|span| span.contains(self.started_at)) {
+            match self.spans.iter_mut().find(|known| known.period == span.period) {
+                Some(known) => *known = span,
+                None => self.spans.push(span),
+            }
+        }
     }
 
     /// Whether it covers all that a sign of life asks for.

@@ -10,7 +10,7 @@ use crate::alert::{self, Alert};
 use crate::budget::{AdmitError, Budget, fit, no_crumbs, output_ever, output_now, shared, slice};
 use crate::hold::{Hold, Request};
 use crate::waits::Waits;
-use crate::window::{self, Amount, Cap, LimitName, Scope, Span};
+use crate::window::{self, Amount, Cap, LimitName, Period, Scope, Span};
 use crate::words::Refusal;
 use astra_kernel::{Limits, MoneyError, Timestamp, Tokens, Usage};
 use serde::{Deserialize, Serialize};
@@ -41,15 +41,22 @@ pub fn caps(request: &Request<'_>) -> Vec<Cap> {
     window::caps(request.limits, &request.agent, request.allowance, request.spans)
 }
 
-/// The caps of a running turn, with the workspace's limits as they are now. A limit over an hour or a day that came while it ran does not reach it.
-pub fn caps_now(hold: &Hold, limits: Option<&Limits>) -> Vec<Cap> {
-    let Some(limits) = limits else { return hold.caps.clone() };
-    let mut caps = Vec::with_capacity(hold.caps.len());
-    window::push(&mut caps, &Scope::workspace(), &limits.allowance(), |period| {
-        hold.spans.iter().find(|span| span.period == period).copied()
-    });
-    caps.extend(hold.caps.iter().filter(|cap| cap.scope.agent_id().is_some()).cloned());
+/// The caps of a running turn: the workspace's limits as they are now, also one that came while it ran, and its agent's as they were; over the windows that it
+/// began in. `now`: the limits, and the month that they are of. In another month the turn keeps to that month's as they were.
+pub fn caps_now(hold: &Hold, now: Option<(&Span, &Limits)>) -> Vec<Cap> {
+    let Some((month, limits)) = now else { return hold.caps.clone() };
+    let (of_agent, mut caps): (Vec<Cap>, Vec<Cap>) = hold.caps.iter().cloned().partition(|cap| cap.scope.agent_id().is_some());
+    let is_its_month = hold.is_in(month);
+    caps.retain(|cap| cap.limit.period() == Period::Month && !is_its_month);
+    let span = |period| hold.span(period).filter(|_| period != Period::Month || is_its_month);
+    window::push(&mut caps, &Scope::workspace(), &limits.allowance(), span);
+    caps.extend(of_agent.into_iter().map(|cap| Cap { window: hold.span(cap.limit.period()).unwrap_or(cap.window), ..cap }));
     caps
+}
+
+/// The windows that a decision about a running turn looks at; `caps` are its own or [`caps_now`].
+pub fn windows_now(hold: &Hold, caps: &[Cap]) -> Vec<Span> {
+    hold.span(Period::Month).map_or_else(Vec::new, |month| window::looked_at(caps, month))
 }
 
 /// The limits that are used up as far as a turn is concerned that may not begin; `stands` are of [`caps`].
@@ -57,9 +64,9 @@ pub fn used_up(request: &Request<'_>, stands: &[Stand]) -> Vec<Alert> {
     alert::used_up(&caps(request), stands, request.size.least, &request.price)
 }
 
-/// The windows that a turn that wants to begin is counted in.
+/// The windows that the decision about a turn that wants to begin looks at.
 pub fn windows(request: &Request<'_>) -> Vec<Span> {
-    window::counted(&caps(request), request.spans)
+    window::looked_at(&caps(request), request.spans.month)
 }
 
 fn budgets(caps: &[Cap], stands: &[Stand], max_tokens_per_turn: Option<i64>) -> Vec<Budget> {
@@ -105,7 +112,7 @@ pub fn admit(request: Request<'_>, caps: Vec<Cap>, stands: &[Stand], recent: Rec
         subject: request.subject,
         key: request.key,
         started_at: now,
-        spans: window::counted(&caps, request.spans),
+        spans: request.spans.all().to_vec(),
         caps,
         max_tokens_per_turn,
         max_turns_per_minute: request.limits.max_turns_per_minute,

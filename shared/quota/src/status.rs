@@ -48,6 +48,6 @@ impl Status {
 
     /// The windows that these look at.
     pub fn windows(&self) -> Vec<Span> {
-        window::counted(&self.caps(), &self.spans)
+        window::looked_at(&self.caps(), self.spans.month)
     }
 }

@@ -1,7 +1,7 @@
 //! Windows and caps: over which time, of whom, and how much.
 //!
 //! A window is an hour, a day or a month of the workspace's time zone; the database says where it begins and ends, because it knows the zones. A turn
-//! belongs to the windows that its beginning lies in, until it has ended.
+//! belongs to every window that its beginning lies in, until it has ended: also to one that nobody looked at when it began.
 
 use astra_kernel::{AgentId, Allowance, Limits, NanoUsd, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -31,14 +31,14 @@ pub struct Span {
 }
 
 impl Span {
-    /// What the rows call it, such as `month:2026-11-01T00:00:00.000Z`.
+    /// Its name, such as `month:2026-11-01T00:00:00.000Z/2026-12-01T00:00:00.000Z`. With its end: those of two time zones may begin together and end apart.
     pub fn id(&self) -> String {
         let period = match self.period {
             Period::Hour => "hour",
             Period::Day => "day",
             Period::Month => "month",
         };
-        format!("{period}:{}", self.starts_at)
+        format!("{period}:{}/{}", self.starts_at, self.ends_at)
     }
 
     /// Whether a moment lies in it.
@@ -66,6 +66,11 @@ impl Spans {
             Period::Day => self.day,
             Period::Month => self.month,
         }
+    }
+
+    /// All of them, the month first.
+    pub fn all(&self) -> [Span; 3] {
+        [self.month, self.day, self.hour]
     }
 }
 
@@ -239,13 +244,13 @@ pub fn push(caps: &mut Vec<Cap>, scope: &Scope, allowance: &Allowance, window: i
     }
 }
 
-/// The windows that a turn's use is counted in: its month, and what its caps look at.
-pub fn counted(caps: &[Cap], spans: &Spans) -> Vec<Span> {
-    let mut counted = vec![spans.month];
+/// The windows that a decision looks at: the month, and those of the caps.
+pub fn looked_at(caps: &[Cap], month: Span) -> Vec<Span> {
+    let mut windows = vec![month];
     for cap in caps {
-        if !counted.contains(&cap.window) {
-            counted.push(cap.window);
+        if !windows.contains(&cap.window) {
+            windows.push(cap.window);
         }
     }
-    counted
+    windows
 }

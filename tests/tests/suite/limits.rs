@@ -251,3 +251,31 @@ async fn kf05_turns_that_fail_leave_nothing_held() {
     assert_eq!(ws.held().await, 0);
     ws.turn("good").await.ok(200);
 }
+
+/// A day's, not an hour's: the hour might end meanwhile.
+#[tokio::test]
+async fn a_limit_that_comes_while_a_turn_runs_counts_what_it_holds_and_ends_it() {
+    let model = Scripted::obedient_in_bursts(20_000, 40, 15).await;
+    let mut agent = template::openai("assistant", &model.openai());
+    agent["model"]["maxOutputTokens"] = json!(100_000);
+    let ws = Workspace::with(&json!({ "maxTokensPerMonth": 200_000 }), &[agent]).await;
+    ws.put_secret("OPENAI_API_KEY", &astra_tests::canary::key()).await;
+    let mut stream = ws.stream("on and on").await;
+    stream.next_named("content.delta").await;
+    let held = ws.window("maxTokensPerMonth").await["held"].as_i64().unwrap();
+    let max = held + 6_000;
+    ws.patch_limits(&json!({ "maxTokensPerDay": max })).await;
+    let window = ws.window("maxTokensPerDay").await;
+    let then = window["held"].as_i64().unwrap();
+    assert!(then >= held, "{window}");
+    let problem = ws.turn(&"x".repeat(6_100)).await.problem(429, "quota_exceeded");
+    assert_eq!(problem["limit"], "maxTokensPerDay", "it would fit, but for what is held: {problem}");
+    let last = stream.rest().await.pop().unwrap();
+    assert_eq!((last.name.as_str(), &last.data["finishReason"]), ("turn.completed", &json!("quota")), "{last:?}");
+    // What it held when the limit came it may keep.
+    let used = db::tokens(&Db::connect().await.ledger(&ws.id).await);
+    assert!(used <= max.max(then), "{used} of {max}");
+    let windows = last.data["quota"]["windows"].as_array().unwrap().iter().map(|window| &window["limit"]).collect::<Vec<_>>();
+    assert_eq!(windows, ["maxTokensPerMonth", "maxTokensPerDay"]);
+    assert_eq!(ws.held().await, 0);
+}

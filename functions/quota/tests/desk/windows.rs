@@ -215,3 +215,50 @@ fn refuses(world: &World, at: Timestamp, limit: &str, of_agent: bool, end: Times
     assert_eq!((refusal.limit.as_str(), refusal.scope.as_str()), (limit, if of_agent { "agent" } else { "workspace" }));
     assert_eq!((refusal.resets_at, refusal.retry_after), (Some(end), Some((end.0 - at.0) / 1_000 + 1)));
 }
+
+#[test]
+fn a_limit_over_an_hour_that_is_new_counts_what_runs_and_holds_for_it() {
+    let mut world = World::new();
+    let begun = world.begun(begin(1), NOW);
+    let held = begun.input_bound + begun.output;
+    world.set(|db| db.limits = json!({ "maxCostNanoUsdPerMonth": 10_000_000, "maxTokensPerHour": held + 200 }));
+    let refusal = world.refused(begin(2), NOW);
+    assert_eq!((refusal.limit.as_str(), refusal.held.unsigned_abs(), refusal.retry_after), ("maxTokensPerHour", held, Some(1)));
+    // Also after a restart, once it is told of the limits.
+    world.restart();
+    assert_eq!(world.windows(NOW)[1].held.unsigned_abs(), held);
+    let grown = world.extended(Extend { output: begun.output + 201, ..extend(1, 1) }, NOW);
+    assert_eq!((grown.covered, grown.output), (false, begun.output + 200), "it has what is left");
+    let limits: Vec<_> = world.hold(1).caps.iter().map(|cap| cap.limit.as_str()).collect();
+    assert_eq!(limits, ["maxCostUsdPerMonth", "maxTokensPerHour"]);
+    let told = finished(world.ask(Ask::Finish(Box::new(world.record(1, 700))), NOW)).quota;
+    assert_eq!(told.windows.iter().map(|window| window.limit.as_str()).collect::<Vec<_>>(), limits);
+}
+
+#[test]
+fn a_turn_that_read_its_limits_before_they_changed_reads_them_again() {
+    let world = World::new();
+    world.windows(NOW);
+    world.set(|db| db.slow = true);
+    let mut first = Box::pin(world.desk.answer(Ask::Begin(Box::new(begin(1))), NOW));
+    assert!((&mut first).now_or_never().is_none(), "it reads its context");
+    let limit = 12 * INPUT + 300 * OUTPUT;
+    world.set(|db| {
+        db.slow = false;
+        db.limits = json!({ "maxCostNanoUsdPerMonth": limit });
+    });
+    world.begun(begin(2), NOW);
+    assert!(matches!(first.now_or_never(), Some(Answer::Refused(_))), "the other has it all");
+    assert!(world.used().1 <= limit);
+    // Nor does who shows them bring old ones back.
+    world.set(|db| db.slow = true);
+    let mut status = Box::pin(world.desk.answer(Ask::Status, NOW));
+    assert!((&mut status).now_or_never().is_none(), "it reads the limits");
+    world.set(|db| {
+        db.slow = false;
+        db.limits = json!({ "maxCostNanoUsdPerMonth": limit - 1 });
+    });
+    assert!(matches!(world.ask(Ask::Begin(Box::new(begin(3))), NOW), Answer::Refused(_)));
+    let Some(Answer::Status(Some(view))) = status.now_or_never() else { panic!("it does not answer") };
+    assert_eq!(view.windows[0].max, limit - 1);
+}

@@ -2,6 +2,7 @@
 //! `eval "$(scripts/stack env)"; cargo nextest run -p astra-quota-rows --run-ignored only`.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+mod changes;
 mod crowd;
 mod grouped;
 mod load;

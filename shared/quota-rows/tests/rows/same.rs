@@ -30,23 +30,28 @@ enum Step {
     Stop { which: usize, own: bool },
     Wait { millis: i64 },
     SetLimits(Value),
+    SetZone(&'static str),
     Restart,
 }
 
+/// Midnight is near, and each of them has it at another hour.
+const ZONES: [&str; 4] = ["UTC", "Europe/Berlin", "America/New_York", "Asia/Kathmandu"];
+
 fn limits() -> impl Strategy<Value = Value> {
     let option = proptest::option::of::<std::ops::Range<i64>>;
-    (option(0..20_000), option(0..8_000_000), option(0..8), option(1..4), option(0..9_000)).prop_map(
-        |(tokens, cost, turns, agents, day)| {
+    (option(0..20_000), option(0..8_000_000), option(0..8), option(1..4), option(0..9_000), option(0..7_000), option(0..5_000_000))
+        .prop_map(|(tokens, cost, turns, agents, day, hour, cost_hour)| {
             let all = [
                 ("maxTokensPerMonth", tokens),
                 ("maxCostNanoUsdPerMonth", cost),
                 ("maxTurnsPerMinute", turns),
                 ("maxAgents", agents),
                 ("maxTokensPerDay", day),
+                ("maxTokensPerHour", hour),
+                ("maxCostNanoUsdPerHour", cost_hour),
             ];
             all.into_iter().filter_map(|(name, max)| Some((name.to_owned(), json!(max?)))).collect()
-        },
-    )
+        })
 }
 
 fn steps() -> impl Strategy<Value = (Value, Vec<Step>)> {
@@ -62,7 +67,8 @@ fn steps() -> impl Strategy<Value = (Value, Vec<Step>)> {
         1 => any::<usize>().prop_map(|which| Step::FinishAgain { which }),
         1 => (any::<usize>(), any::<bool>()).prop_map(|(which, own)| Step::Stop { which, own }),
         2 => prop_oneof![4 => 0_i64..40_000, 1 => Just(3 * 86_400_000), 1 => Just(5 * 86_400_000)].prop_map(|millis| Step::Wait { millis }),
-        1 => limits().prop_map(Step::SetLimits),
+        2 => limits().prop_map(Step::SetLimits),
+        1 => (0..ZONES.len()).prop_map(|zone| Step::SetZone(ZONES[zone])),
         1 => Just(Step::Restart),
     ];
     (limits(), proptest::collection::vec(step, 1..40))
@@ -157,6 +163,10 @@ impl Both {
             Step::SetLimits(limits) => {
                 self.object.set_limits(limits.clone()).await;
                 self.rows.set_limits(limits.clone()).await;
+            }
+            Step::SetZone(zone) => {
+                self.object.set_zone(zone).await;
+                self.rows.set_zone(zone).await;
             }
             Step::Restart => {
                 self.wait(61_000).await;

@@ -230,6 +230,10 @@ impl World {
             .await;
     }
 
+    pub(crate) async fn set_zone(&self, zone: &str) {
+        self.admin_run("UPDATE workspaces SET time_zone = $2 WHERE id = $1", &[self.workspace.as_str(), zone]).await;
+    }
+
     pub(crate) async fn admin_run(&self, sql: &str, params: &[&str]) {
         let typed: Vec<(&(dyn ToSql + Sync), Type)> = params.iter().map(|p| (p as &(dyn ToSql + Sync), Type::TEXT)).collect();
         self.admin.query_typed(sql, &typed).await.unwrap();
@@ -316,9 +320,10 @@ impl World {
                 "SELECT count(*) FROM quota_windows w JOIN quota_windows t USING (workspace_id, span) LEFT JOIN ledger_heads h USING (workspace_id),
                  LATERAL (SELECT COALESCE(sum(l.cost_usd) * 1000000000, 0) AS cost, COALESCE(sum(l.input_tokens + l.output_tokens), 0) AS tokens
                           FROM ledger l WHERE l.workspace_id = w.workspace_id AND w.scope IN ('workspace', 'agent:' || l.agent_id)
-                            AND l.turn_started_at >= substring(w.span FROM position(':' IN w.span) + 1)::timestamptz AND l.turn_started_at < w.ends_at) u,
+                            AND l.turn_started_at >= w.starts_at AND l.turn_started_at < w.ends_at) u,
                  LATERAL (SELECT COALESCE(sum(o.cost), 0) AS cost, COALESCE(sum(o.tokens), 0) AS tokens FROM holds o
-                          WHERE o.workspace_id = w.workspace_id AND w.scope IN ('workspace', 'agent:' || o.agent_id) AND w.span = ANY (o.spans)) o
+                          WHERE o.workspace_id = w.workspace_id AND w.scope IN ('workspace', 'agent:' || o.agent_id)
+                            AND (o.hold ->> 'startedAt')::timestamptz >= w.starts_at AND (o.hold ->> 'startedAt')::timestamptz < w.ends_at) o
                  WHERE w.workspace_id = $1 AND t.scope = 'workspace' AND t.ledger_seq = COALESCE(h.seq, 0)
                    AND (w.cost_used, w.tokens_used, w.cost_held, w.tokens_held) IS DISTINCT FROM (u.cost, u.tokens, o.cost, o.tokens)",
             )

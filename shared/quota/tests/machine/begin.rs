@@ -1,7 +1,7 @@
 //! A turn that wants to begin: what it must be given, or why it must be refused.
 
 use crate::end::mark;
-use crate::model::{Limit, Line, Model, Room, Turn, Waits, all_pay, amount, largest, limits_of, of_shared, output_for, slice};
+use crate::model::{Limit, Line, Model, Room, Turn, Waits, all_pay, amount, is_in, largest, limits_of, of_shared, output_for, slice};
 use crate::world::{AGENT_COUNT, LEASE, World, allowance, per_turn, price};
 use crate::{agent, turn_id};
 use astra_kernel::{Allowance, Price, Timestamp, Tokens, TurnId, Usage};
@@ -52,9 +52,9 @@ impl Model {
     fn begin(&mut self, turn: TurnId, wish: &Wish) -> Result<(), AdmitError> {
         let (spans, price, now) = (self.zone.spans(self.now), price(wish.agent), self.now);
         let is_over =
-            |window: &Span, model: &Self| window.ends_at.0 <= now.0 && !model.running.values().any(|t| t.windows.contains(window));
+            |window: &Span, model: &Self| window.ends_at.0 <= now.0 && !model.running.values().any(|t| is_in(window, t.started_at));
         self.known = self.known.iter().filter(|window| !is_over(window, self)).copied().collect();
-        self.told = Some((spans.month, self.limits));
+        self.tell();
         let limits = self.limits_now(wish.agent);
         let mut windows = vec![spans.month];
         for limit in &limits {
@@ -98,7 +98,7 @@ impl Model {
             subject: wish.subject(),
             key: wish.key(),
             started_at: now,
-            windows,
+            windows: [spans.month, spans.day, spans.hour],
             limits,
             max_tokens: per_turn(wish.agent),
             per_minute,
@@ -130,11 +130,7 @@ impl Model {
 
     /// What running turns wait for is theirs first.
     fn is_waited_for(&self, line: &Line) -> bool {
-        // Windows of two time zones may begin together and end apart: who waits for one keeps turns of the other out too, for the moment that it waits.
-        let begins = |window: &Span| (window.period, window.starts_at);
-        let is_for = |waits: Waits| {
-            (waits.name, waits.agent, Some(begins(&waits.window))) == (line.name, line.agent, line.window.as_ref().map(begins))
-        };
+        let is_for = |waits: Waits| (waits.name, waits.agent, Some(waits.window)) == (line.name, line.agent, line.window);
         self.running.values().any(|turn| turn.waits.is_some_and(is_for))
     }
 

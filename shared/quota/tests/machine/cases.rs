@@ -271,7 +271,7 @@ fn no_turn_begins_with_crumbs_while_others_give_back_and_the_last_tokens_are_for
 fn a_limit_that_is_lowered_holds_for_who_runs() {
     let mut counter = loaded(START);
     let held = begin_long(&mut counter, 1, &monthly(1_000_000_000), 32_000);
-    counter.set_limits(spans(START).month, monthly(PRICE.at_most(100, held).unwrap().0));
+    counter.set_limits(spans(START), monthly(PRICE.at_most(100, held).unwrap().0));
     let Heard::Taken(extended) = extend(&mut counter, 1, held + 1, START) else { panic!("not taken") };
     assert!(!extended.covered && extended.output == held, "{extended:?}");
 }
@@ -317,5 +317,60 @@ fn a_limit_of_an_hour_starts_anew_with_the_next() {
     assert_eq!(begin(&mut counter, 1, None, &limits, hour.ends_at), Err(AdmitError::NotLoaded), "a new window is loaded first");
     counter.load(spans(hour.ends_at).hour, Spent::default());
     begin(&mut counter, 1, None, &limits, hour.ends_at).unwrap();
-    assert_eq!(plan::caps_now(counter.hold(TurnId(uuid::Uuid::from_u128(1))).unwrap(), Some(&Limits::default())), []);
+    assert_eq!(
+        plan::caps_now(counter.hold(TurnId(uuid::Uuid::from_u128(1))).unwrap(), Some((&spans(START).month, &Limits::default()))),
+        []
+    );
+}
+
+fn tokens_an_hour(max: u64) -> Limits {
+    Limits { max_tokens_per_hour: i64::try_from(max).ok(), ..Limits::default() }
+}
+
+#[test]
+fn a_limit_over_an_hour_that_is_new_counts_what_runs_and_holds_for_it() {
+    let mut counter = loaded(START);
+    let held = begin_long(&mut counter, 1, &Limits::default(), 32_000);
+    let limits = tokens_an_hour(100 + held + 300);
+    assert_eq!(begin(&mut counter, 2, None, &limits, START), Err(AdmitError::NotLoaded));
+    counter.load(spans(START).hour, Spent::default());
+    let Err(AdmitError::Refused(refusal)) = begin(&mut counter, 2, None, &limits, START) else { panic!("admitted") };
+    assert_eq!((refusal.limit.as_str(), refusal.held.unsigned_abs(), refusal.retry_after), ("maxTokensPerHour", 100 + held, Some(1)));
+    let Heard::Taken(extended) = extend(&mut counter, 1, held + 301, START) else { panic!("not taken") };
+    assert_eq!((extended.covered, extended.wait, extended.output), (false, false, held + 300), "it has what is left");
+    let told = &counter.hold(TurnId(uuid::Uuid::from_u128(1))).unwrap().caps;
+    assert_eq!(*told, window::caps(&limits, &agent(0), &Allowance::default(), &spans(START)), "and is told of it");
+}
+
+#[test]
+fn a_hold_that_was_kept_with_its_month_alone_is_counted_and_keeps_to_the_limits_of_now() {
+    let mut before = loaded(START);
+    let held = begin_long(&mut before, 1, &Limits::default(), 32_000);
+    let turn = TurnId(uuid::Uuid::from_u128(1));
+    let mut kept = serde_json::to_value(before.hold(turn).unwrap()).unwrap();
+    kept["spans"].as_array_mut().unwrap().truncate(1);
+    let mut counter = Counter::with_holds([(turn, serde_json::from_value(kept).unwrap())]);
+    counter.set_limits(spans(START), tokens_an_hour(100 + held + 300));
+    assert_eq!(extend(&mut counter, 1, held + 301, START), Heard::NotLoaded);
+    let Spans { hour, day: _, month } = spans(START);
+    assert_eq!(counter.windows_now(turn), [month, hour]);
+    counter.load(hour, Spent::default());
+    let Heard::Taken(extended) = extend(&mut counter, 1, held + 301, START) else { panic!("not taken") };
+    assert_eq!((extended.covered, extended.output), (false, held + 300));
+}
+
+#[test]
+fn a_time_zone_that_is_changed_counts_what_runs_in_the_days_of_the_new_one() {
+    let mut counter = loaded(START);
+    let held = begin_long(&mut counter, 1, &Limits::default(), 32_000);
+    let (limits, day) =
+        (Limits { max_tokens_per_day: i64::try_from(100 + held + 300).ok(), ..Limits::default() }, Zone::Kathmandu.spans(START).day);
+    assert!(day != spans(START).day && day.contains(START));
+    counter.set_limits(Zone::Kathmandu.spans(START), limits);
+    counter.load(day, Spent::default());
+    let caps = window::caps(&limits, &agent(0), &Allowance::default(), &Zone::Kathmandu.spans(START));
+    assert_eq!(counter.stands(&caps).unwrap()[0].held.tokens.unsigned_abs(), 100 + held, "it is held in that day");
+    let Heard::Taken(extended) = extend(&mut counter, 1, held + 301, START) else { panic!("not taken") };
+    assert_eq!((extended.covered, extended.output), (false, held + 300));
+    assert_eq!(counter.hold(TurnId(uuid::Uuid::from_u128(1))).unwrap().caps, caps);
 }

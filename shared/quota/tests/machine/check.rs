@@ -17,7 +17,7 @@ pub(crate) fn scope_name(agent: Option<u8>) -> &'static str {
 /// As it is written down: whose, over which window, which limit.
 fn wait(waits: &Waits) -> String {
     let period = format!("{:?}", waits.window.period).to_lowercase();
-    format!("{} {period}:{} {}", scope_name(waits.agent), waits.window.starts_at, waits.name)
+    format!("{} {period}:{}/{} {}", scope_name(waits.agent), waits.window.starts_at, waits.window.ends_at, waits.name)
 }
 
 fn is_same(cap: &Cap, limit: &Limit) -> bool {
@@ -72,9 +72,9 @@ fn check_hold(hold: &Hold, turn: &Turn) {
         "what was reported, and until when it lives"
     );
     assert_eq!(
-        (*started_at, spans, *stop, *lease_millis),
-        (turn.started_at, &turn.windows, turn.stop, LEASE),
-        "the windows that it is counted in"
+        (*started_at, spans.as_slice(), *stop, *lease_millis),
+        (turn.started_at, turn.windows.as_slice(), turn.stop, LEASE),
+        "the windows that it began in"
     );
     assert_eq!((*max_tokens_per_turn, *max_turns_per_minute, *until), (turn.max_tokens, turn.per_minute, None), "its limits");
     assert_eq!(
@@ -113,12 +113,10 @@ impl Model {
         limits
     }
 
-    /// Used and held of everything in a window, by the moment at which a turn began alone.
+    /// Used and held in a window.
     fn stood(&self, window: &Span, agent: Option<u8>) -> Sum {
-        let is_in = |at: Timestamp| (window.starts_at.0..window.ends_at.0).contains(&at.0);
-        let held = self.running.values().filter(|turn| is_in(turn.started_at) && agent.is_none_or(|a| a == turn.agent));
-        held.map(|turn| amount(&turn.price, turn.input, turn.output))
-            .fold(self.used(window, agent), |sum, held| Sum { cost: sum.cost + held.cost, tokens: sum.tokens + held.tokens })
+        let (used, held) = (self.used(window, agent), self.held(window, agent, None));
+        Sum { cost: used.cost + held.cost, tokens: used.tokens + held.tokens }
     }
 
     fn view(&self, limits: &[Limit]) -> QuotaView {
@@ -149,9 +147,11 @@ impl Model {
 }
 
 impl World {
-    /// A decision that holds more leaves `spent + held <= limit` with every limit that it is about.
+    /// A decision that holds more leaves `spent + held <= limit` with every limit that it is about, and with every limit of now over the windows in which its turn began:
+    /// also with one that is newer than the turn.
     pub(crate) fn check_decision(&self, turn: TurnId) {
-        for limit in &self.model.running[&turn].limits {
+        let turn = &self.model.running[&turn];
+        for limit in turn.limits.iter().chain(&self.model.limits_over(turn)) {
             let (used, held) = (self.model.used(&limit.window, limit.agent), self.model.held(&limit.window, limit.agent, None));
             let (used, held) = (used.of(limit.is_cost), held.of(limit.is_cost));
             assert!(used + held <= limit.max.into(), "spent + held > limit: {limit:?}: {used} used, {held} held");

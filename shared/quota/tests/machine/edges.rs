@@ -94,7 +94,7 @@ fn exactly_what_is_left_is_enough() {
     let mut counter = counter_at(START);
     begin(&mut counter, 1, &tokens_a_month(100), START, 1_000).unwrap_err();
     assert_eq!(begin(&mut counter, 1, &tokens_a_month(101), START, 1_000), Ok(1));
-    counter.set_limits(Zone::Utc.spans(START).month, tokens_a_month(100 + 1_000));
+    counter.set_limits(Zone::Utc.spans(START), tokens_a_month(100 + 1_000));
     let mut ask = |sequence, output| {
         let extend = Extend { turn_id: turn_id(1), sequence, progress: Usage::NONE, input_bound: 0, output, is_urgent: true };
         if let Heard::Taken(extended) = counter.extend(START, &extend) { extended } else { panic!("it runs") }
@@ -129,7 +129,7 @@ fn who_asks_for_what_can_never_be_does_not_wait() {
     assert_eq!(begin(&mut counter, 1, &tokens_a_month(2_000), START, 1_500), Ok(256));
     assert_eq!(begin(&mut counter, 2, &tokens_a_month(2_000), START, 1_500), Ok(256));
     // The month's limit is lowered: even alone the first cannot have 1,500 any more.
-    counter.set_limits(Zone::Utc.spans(START).month, tokens_a_month(1_599));
+    counter.set_limits(Zone::Utc.spans(START), tokens_a_month(1_599));
     let ask = Extend { turn_id: turn_id(1), sequence: 1, progress: Usage::NONE, input_bound: 0, output: 1_500, is_urgent: true };
     let Heard::Taken(extended) = counter.extend(START, &ask) else { panic!("it runs") };
     assert_eq!((extended.covered, extended.wait, extended.output), (false, false, 1_599 - 100 - 356), "it has all that is left, and ends");

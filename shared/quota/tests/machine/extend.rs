@@ -1,10 +1,11 @@
 //! A sign of life: what is noted of it, how far the hold must grow, and whether it is worth to wait.
 
-use crate::model::{Limit, Line, Model, Room, Turn, Waits, limits_of, of_shared, output_for, slice};
+use crate::model::{Limit, Line, Model, Room, Turn, Waits, is_in, limits_of, of_shared, output_for, slice};
 use crate::world::{LEASE, World};
 use astra_kernel::{Timestamp, TurnId};
-use astra_quota::Heard;
 use astra_quota::words::Extend;
+use astra_quota::{Heard, Period};
+use std::collections::BTreeSet;
 
 impl Model {
     fn extend(&mut self, extend: &Extend) -> Heard {
@@ -38,22 +39,23 @@ impl Model {
         Heard::Taken(answer)
     }
 
-    /// The workspace's limits as the counter knows them now, over the windows that the turn is counted in; the agent's as they were.
+    /// The workspace's limits as the counter knows them now, and the agent's as they were, over the windows in which the turn began. A month's limits are that
+    /// month's: in another one the turn's own are what they were.
     fn limits_of_running(&self, turn: &Turn) -> Vec<Limit> {
-        match self.told {
-            Some((month, limits)) if month == turn.windows[0] => {
-                let window = |period| turn.windows.iter().find(|window| window.period == period).copied();
-                let agents = turn.limits.iter().filter(|limit| limit.agent.is_some()).copied();
-                limits_of(None, &limits.allowance(), window).into_iter().chain(agents).collect()
-            }
-            _ => turn.limits.clone(),
-        }
+        let Some((spans, limits)) = self.told else { return turn.limits.clone() };
+        let own = |period| turn.windows.into_iter().find(|window| window.period == period);
+        let is_month = |limit: &Limit| limit.window.period == Period::Month;
+        let (of_agent, of_workspace): (Vec<Limit>, Vec<Limit>) = turn.limits.iter().partition(|limit| limit.agent.is_some());
+        let (months, others): (Vec<Limit>, Vec<Limit>) = limits_of(None, &limits.allowance(), own).into_iter().partition(is_month);
+        let months = if turn.windows[0] == spans.month { months } else { of_workspace.into_iter().filter(is_month).collect() };
+        let of_agent = of_agent.into_iter().map(|limit| Limit { window: own(limit.window.period).unwrap(), ..limit });
+        months.into_iter().chain(others).chain(of_agent).collect()
     }
 
     /// Others that go on will give something back when they end; and of those that wait, the last that began is the first to end.
     fn may_be_given_back(&self, id: TurnId, line: &Line) -> bool {
         let Some(window) = line.window else { return false };
-        let holds_some = |turn: &Turn| turn.windows.contains(&window) && line.agent.is_none_or(|agent| agent == turn.agent);
+        let holds_some = |turn: &Turn| is_in(&window, turn.started_at) && line.agent.is_none_or(|agent| agent == turn.agent);
         self.running.iter().any(|(other, turn)| *other != id && holds_some(turn) && (turn.waits.is_none() || *other > id))
     }
 }
@@ -97,7 +99,10 @@ impl World {
             if heard != Heard::NotLoaded {
                 break heard;
             }
-            let windows = self.counter.hold(extend.turn_id).unwrap().spans.clone();
+            let windows = self.counter.windows_now(extend.turn_id);
+            let turn = &self.model.running[&extend.turn_id];
+            let looked_at = self.model.limits_of_running(turn).into_iter().map(|limit| limit.window).chain([turn.windows[0]]);
+            assert_eq!(windows.iter().copied().collect::<BTreeSet<_>>(), looked_at.collect(), "what it has to know");
             self.load(&windows);
         };
         if let (Some(before), Some(after)) = (before, self.model.running.get(&extend.turn_id)) {

@@ -7,7 +7,7 @@
 use crate::zone::Zone;
 use astra_kernel::{Allowance, Limits, Price, Timestamp, Tokens, TurnId, Usage};
 use astra_quota::words::{Extend, Extended};
-use astra_quota::{Period, Span};
+use astra_quota::{Period, Span, Spans};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// As good as no end of tokens: more than any limit here pays for.
@@ -45,8 +45,8 @@ pub(crate) struct Turn {
     pub(crate) subject: String,
     pub(crate) key: Option<(String, String)>,
     pub(crate) started_at: Timestamp,
-    /// The windows in which it is counted, its month first.
-    pub(crate) windows: Vec<Span>,
+    /// The windows in which it began, its month first.
+    pub(crate) windows: [Span; 3],
     pub(crate) limits: Vec<Limit>,
     /// Of this turn alone.
     pub(crate) max_tokens: Option<i64>,
@@ -70,6 +70,11 @@ pub(crate) struct Waits {
     pub(crate) name: &'static str,
     pub(crate) agent: Option<u8>,
     pub(crate) window: Span,
+}
+
+/// Whether a moment is one of a window's.
+pub(crate) fn is_in(window: &Span, at: Timestamp) -> bool {
+    (window.starts_at.0..window.ends_at.0).contains(&at.0)
 }
 
 impl Turn {
@@ -192,8 +197,8 @@ pub(crate) struct Model {
     pub(crate) zone: Zone,
     /// As the database has them.
     pub(crate) limits: Limits,
-    /// As the counter was last told, and in which month.
-    pub(crate) told: Option<(Span, Limits)>,
+    /// As the counter was last told, and which windows were those of that moment.
+    pub(crate) told: Option<(Spans, Limits)>,
     /// The windows of which the counter knows what was spent.
     pub(crate) known: BTreeSet<Span>,
     pub(crate) running: BTreeMap<TurnId, Turn>,
@@ -209,10 +214,30 @@ impl Model {
         Self { now: zone.start(), zone, limits, told, known, running, ledger, begun: vec![], closed: vec![] }
     }
 
+    /// The counter is told of the limits and the windows of now. Who runs began in these, too.
+    pub(crate) fn tell(&mut self) {
+        let spans = self.zone.spans(self.now);
+        self.told = Some((spans, self.limits));
+        for turn in self.running.values_mut() {
+            for (window, now) in turn.windows.iter_mut().zip([spans.month, spans.day, spans.hour]) {
+                if is_in(&now, turn.started_at) {
+                    *window = now;
+                }
+            }
+        }
+    }
+
+    /// All limits of now over windows in which a turn began, as the counter was told of them: whatever the turn itself was told.
+    pub(crate) fn limits_over(&self, turn: &Turn) -> Vec<Limit> {
+        let Some((spans, limits)) = self.told else { return vec![] };
+        let window = |period| Some(spans.of(period)).filter(|window| is_in(window, turn.started_at));
+        let of_agent = limits_of(Some(turn.agent), &crate::world::allowance(turn.agent), window);
+        limits_of(None, &limits.allowance(), window).into_iter().chain(of_agent).collect()
+    }
+
     /// What the ledger says was spent in a window.
     pub(crate) fn used(&self, window: &Span, agent: Option<u8>) -> Sum {
-        let is_in = |at: Timestamp| window.starts_at.0 <= at.0 && at.0 < window.ends_at.0;
-        let entries = self.ledger.values().filter(|e| is_in(e.started_at) && agent.is_none_or(|a| a == e.agent));
+        let entries = self.ledger.values().filter(|e| is_in(window, e.started_at) && agent.is_none_or(|a| a == e.agent));
         entries.fold(Sum::default(), |sum, e| sum.add(e.charge))
     }
 
@@ -221,7 +246,7 @@ impl Model {
         let counted = self
             .running
             .iter()
-            .filter(|(id, turn)| Some(**id) != without && turn.windows.contains(window) && agent.is_none_or(|a| a == turn.agent));
+            .filter(|(id, turn)| Some(**id) != without && is_in(window, turn.started_at) && agent.is_none_or(|a| a == turn.agent));
         counted.fold(Sum::default(), |sum, (_, turn)| sum.add(amount(&turn.price, turn.input, turn.output)))
     }
 

@@ -119,7 +119,7 @@ fn steps(pace: Pace) -> BoxedStrategy<Vec<Step>> {
         often(1, 4) => which().prop_map(|which| Step::Die { which }),
         often(3, 8) => (wait(), prop::bool::weighted(0.8)).prop_map(|(millis, wakes)| Step::Wait { millis, wakes }),
         often(2, 4) => (limits, any::<bool>()).prop_map(|(limits, tells)| Step::SetLimits { limits, tells }),
-        1 => (0..ZONES.len()).prop_map(|zone| Step::SetZone(ZONES[zone])),
+        often(2, 3) => (0..ZONES.len()).prop_map(|zone| Step::SetZone(ZONES[zone])),
         often(1, 2) => Just(Step::Restart),
         1 => Just(Step::Doubt),
         1 => Just(Step::Reconcile),

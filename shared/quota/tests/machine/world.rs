@@ -251,9 +251,8 @@ impl World {
             Step::SetLimits { limits, tells } => {
                 self.model.limits = *limits;
                 if *tells {
-                    let month = self.model.zone.spans(self.model.now).month;
-                    self.counter.set_limits(month, *limits);
-                    self.model.told = Some((month, *limits));
+                    self.counter.set_limits(self.model.zone.spans(self.model.now), *limits);
+                    self.model.tell();
                 }
             }
             Step::SetZone(zone) => self.model.zone = *zone,

@@ -10,6 +10,8 @@ pub(crate) enum Zone {
     Utc,
     /// Back by an hour: a day of 25 hours, a few days before its month ends.
     Berlin,
+    /// As Berlin before that, and no change: its windows begin together with Berlin's and end an hour sooner.
+    Tripoli,
     /// Forward by an hour: a day of 23 hours.
     BerlinInSpring,
     /// Back by an hour on the first of a month: both edges on one day.
@@ -20,7 +22,8 @@ pub(crate) enum Zone {
     Kathmandu,
 }
 
-pub(crate) const ZONES: [Zone; 6] = [Zone::Utc, Zone::Berlin, Zone::BerlinInSpring, Zone::NewYork, Zone::LordHowe, Zone::Kathmandu];
+pub(crate) const ZONES: [Zone; 7] =
+    [Zone::Utc, Zone::Berlin, Zone::Tripoli, Zone::BerlinInSpring, Zone::NewYork, Zone::LordHowe, Zone::Kathmandu];
 
 impl Zone {
     /// When the clocks change, and what is added to UTC before and after.
@@ -29,6 +32,7 @@ impl Zone {
         match self {
             Self::Utc => minutes(0, 0, 0),
             Self::Berlin => minutes(START.0 - 30 * DAY + HOUR, 120, 60),
+            Self::Tripoli => minutes(0, 120, 120),
             Self::BerlinInSpring => minutes(START.0 + 124 * DAY + HOUR, 60, 120),
             Self::NewYork => minutes(START.0 - 23 * DAY + 6 * HOUR, -240, -300),
             Self::LordHowe => minutes(START.0 - 52 * DAY + 15 * HOUR + HOUR / 2, 630, 660),
@@ -41,6 +45,7 @@ impl Zone {
         match self {
             Self::Utc => START,
             Self::Kathmandu => START.plus_millis(6 * DAY),
+            Self::Tripoli => Self::Berlin.start(),
             _ => Timestamp(self.clocks().0 - 20 * HOUR),
         }
     }
@@ -72,6 +77,7 @@ fn the_zones_are_those_of_the_tz_database() {
     assert_eq!(day(Zone::NewYork, change(Zone::NewYork)), "2026-11-01T04:00:00.000Z 1500");
     assert_eq!(day(Zone::LordHowe, change(Zone::LordHowe)), "2026-10-03T13:30:00.000Z 1410");
     assert_eq!(day(Zone::Kathmandu, START), "2026-11-23T18:15:00.000Z 1440");
+    assert_eq!(day(Zone::Tripoli, change(Zone::Berlin)), "2026-10-24T22:00:00.000Z 1440");
     let month = Zone::NewYork.spans(change(Zone::NewYork)).month;
     assert_eq!(
         (month.starts_at.to_string(), month.ends_at.to_string()),

@@ -64,16 +64,16 @@ impl Table {
 fn by_hand(table: &str) -> Option<&'static str> {
     Some(match table {
         "holds" => {
-            "INSERT INTO holds (workspace_id, turn_id, spans, agent_id, subject, request_hash, cost, tokens, hold, draft, sequence, progress, stop, expires_at)
-             VALUES ('{ws}', gen_random_uuid(), '{}', 'assistant', 'member@test', '', 0, 0, '{}', '{}', 0, '{}', false, '2100-01-01')"
+            "INSERT INTO holds (workspace_id, turn_id, started_at, agent_id, subject, request_hash, cost, tokens, hold, draft, sequence, progress, stop, expires_at)
+             VALUES ('{ws}', gen_random_uuid(), '2020-01-01', 'assistant', 'member@test', '', 0, 0, '{}', '{}', 0, '{}', false, '2100-01-01')"
         }
         "quota_begins" => "INSERT INTO quota_begins VALUES ('{ws}', now(), gen_random_uuid())",
         "quota_carries" => "INSERT INTO quota_carries VALUES ('{ws}', '2020-01-01', 0, 0)",
         "quota_events" => {
             "INSERT INTO quota_events (workspace_id, starts_at, limit_name, scope, mark, max, used, at) VALUES ('{ws}', '2020-01-01', 'x', 'workspace', 50, 2, 1, now())"
         }
-        "quota_windows" => "INSERT INTO quota_windows (workspace_id, span, scope, ends_at, ledger_seq, cost_used, cost_held, tokens_used, tokens_held)
-                            VALUES ('{ws}', 'month-of-nothing', 'workspace', '2020-01-01', 0, 0, 0, 0, 0)",
+        "quota_windows" => "INSERT INTO quota_windows (workspace_id, span, scope, starts_at, ends_at, ledger_seq, cost_used, cost_held, tokens_used, tokens_held)
+                            VALUES ('{ws}', 'month-of-nothing', 'workspace', '2019-12-01', '2020-01-01', 0, 0, 0, 0, 0)",
         "jobs" => {
             "INSERT INTO jobs (workspace_id, id, kind, ordering, arg, run_at, created_at) VALUES ('{ws}', gen_random_uuid(), 'ingest', 'document plum', '{}', '2100-01-01', now())"
         }
