@@ -220,7 +220,8 @@ BEGIN
 END
 $$;
 
--- What a workspace knows about a text, for one of its members (NULL: nobody's own memories): {found: [{id, ..}], vector: [id], keyword: [id]}, each leg in its order, best first.
+-- What a workspace knows about a text, for one of its members (NULL: nobody's own memories): {found: [{id, near, words, ..}], vector: [id], keyword: [id]}, each leg in its order,
+-- best first; near is the cosine, words the share of the text's words that it has.
 -- p_what: memories, documents, or both. The caller has verified the workspace. Exact: every vector is compared.
 --
 -- The words' leg is BM25 (Robertson, Zaragoza 2009; k1 = 1.2, b = 0.75), which Postgres's own ranks are not: they do not know that a rare word says more than a frequent one. How
@@ -229,8 +230,10 @@ CREATE FUNCTION astra.recall(p_workspace text, p_subject text, p_what text[], p_
 SET search_path = pg_catalog, pg_temp AS
 $$
 DECLARE
-  v_query tsquery := astra.any_word(p_query);
-  v_words text[] := tsvector_to_array(to_tsvector('pg_catalog.simple'::regconfig, p_query));
+  -- As much of a text as a search has; more words cost time and say little.
+  v_text text := left(p_query, 2000);
+  v_query tsquery := astra.any_word(v_text);
+  v_words text[] := (tsvector_to_array(to_tsvector('pg_catalog.simple'::regconfig, v_text)))[1:64];
   v_result jsonb;
 BEGIN
   -- A zero vector has no direction: its distance is NaN, which sorts last.
@@ -270,15 +273,41 @@ BEGIN
       'keyword', (SELECT COALESCE(jsonb_agg(k.id ORDER BY k.place), '[]') FROM keyword k),
       'found', COALESCE((
         SELECT jsonb_agg(f.doc ORDER BY f.doc ->> 'id') FROM (
-          SELECT jsonb_build_object('id', m.id, 'source', 'memory', 'kind', m.kind, 'content', m.content, 'pinned', m.pinned, 'updatedAt', astra.ts(m.updated_at)) AS doc
+          SELECT jsonb_build_object('id', m.id, 'source', 'memory', 'kind', m.kind, 'content', m.content, 'pinned', m.pinned, 'updatedAt', astra.ts(m.updated_at),
+                   'near', 1 - (m.embedding OPERATOR(%2$I.<=>) $1::%2$I.vector(384)),
+                   'words', (SELECT count(*) FROM words w WHERE m.tsv @@ w.query) / greatest(cardinality($6), 1)::numeric) AS doc
           FROM found x JOIN %1$I.memories m ON m.id = x.id WHERE x.source = 'memory'
           UNION ALL
           SELECT jsonb_build_object('id', c.id, 'source', 'document', 'content', c.content, 'heading', c.heading, 'position', c.position, 'documentId', d.id,
-                   'slug', d.slug, 'title', d.title, 'version', d.version, 'pinned', true, 'updatedAt', astra.ts(d.created_at))
+                   'slug', d.slug, 'title', d.title, 'version', d.version, 'pinned', true, 'updatedAt', astra.ts(d.created_at),
+                   'near', 1 - (c.embedding OPERATOR(%2$I.<=>) $1::%2$I.vector(384)),
+                   'words', (SELECT count(*) FROM words w WHERE c.tsv @@ w.query) / greatest(cardinality($6), 1)::numeric)
           FROM found x JOIN %1$I.chunks c ON c.id = x.id JOIN %1$I.documents d ON d.id = c.document_id WHERE x.source = 'document') f), '[]'))$sql$,
     astra.memory_schema(p_workspace), astra.vector_schema())
   INTO v_result USING p_embedding, p_what, p_subject, v_query, p_limit, v_words;
   RETURN v_result;
+END
+$$;
+
+-- What a turn is told: both legs fused by reciprocal rank (k = 60; score 0 to 1, and 1 is first in both), without what is neither near nor has half of the message's words: the best of
+-- nothing is nothing. [{content, score, ..}], best first; of a document with its source before it.
+CREATE FUNCTION astra.recall_for_turn(p_workspace text, p_subject text, p_embedding text, p_message text, p_limit int) RETURNS jsonb LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp AS
+$$
+DECLARE
+  v_recalled jsonb := astra.recall(p_workspace, p_subject, '{memories,documents}', p_embedding, p_message, 50);
+BEGIN
+  RETURN (
+    SELECT COALESCE(jsonb_agg(t.doc ORDER BY t.score DESC, t.id), '[]')
+    FROM (SELECT f.value ->> 'id' AS id, r.score,
+            f.value || jsonb_build_object('score', r.score, 'content', CASE WHEN f.value ->> 'source' = 'document' THEN
+              format('[%s, version %s%s] ', f.value ->> 'title', f.value ->> 'version', COALESCE(': ' || NULLIF(f.value ->> 'heading', ''), '')) ELSE '' END || (f.value ->> 'content')) AS doc
+          FROM jsonb_array_elements(v_recalled -> 'found') f
+          LEFT JOIN jsonb_array_elements_text(v_recalled -> 'vector') WITH ORDINALITY v(id, place) ON v.id = f.value ->> 'id'
+          LEFT JOIN jsonb_array_elements_text(v_recalled -> 'keyword') WITH ORDINALITY k(id, place) ON k.id = f.value ->> 'id'
+          CROSS JOIN LATERAL (SELECT (COALESCE(61 / (60.0 + v.place), 0) + COALESCE(61 / (60.0 + k.place), 0)) / 2 AS score) r
+          WHERE COALESCE(NULLIF((f.value ->> 'near')::float8, 'NaN'), 0) >= 0.1 OR (f.value ->> 'words')::float8 >= 0.5
+          ORDER BY r.score DESC, 1 LIMIT p_limit) t);
 END
 $$;
 
@@ -664,6 +693,26 @@ BEGIN
 END
 $$;
 
+-- A turn's memories are what both searches found, documents too.
+GRANT CREATE ON SCHEMA astra TO astra_quota_inside;
+SET LOCAL ROLE astra_quota_inside;
+DO $$
+DECLARE
+  v_old text := pg_get_functiondef('astra.turn_begin(text, text)'::regprocedure);
+  v_new text := regexp_replace(v_old, '-- Nearest memories, exact\..*USING v_arg ->> ''embedding'', v_subject, \(v_arg ->> ''topK''\)::int;',
+    $new$-- What is known about the message: by meaning and by words. What belongs to one member is for that member only.
+  IF v_ws.has_memories AND v_arg ->> 'embedding' IS NOT NULL THEN
+    v_memories := astra.recall_for_turn(p_workspace, v_subject, v_arg ->> 'embedding', v_arg ->> 'message', (v_arg ->> 'topK')::int);$new$);
+BEGIN
+  IF v_new = v_old OR v_new NOT LIKE '%recall_for_turn(%' OR v_new LIKE '%FROM \%1$I.memories%' THEN
+    RAISE EXCEPTION 'turn_begin is not as it was expected';
+  END IF;
+  EXECUTE v_new;
+END
+$$;
+SET LOCAL ROLE astra_owner;
+REVOKE CREATE ON SCHEMA astra FROM astra_quota_inside;
+
 -- A workspace's end and its export, with documents. (Pieces and jobs are made from these.)
 DO $$
 DECLARE
@@ -695,6 +744,7 @@ END
 $$;
 
 GRANT EXECUTE ON FUNCTION astra.any_word(text), astra.recall(text, text, text[], text, text, int) TO astra_memory, astra_quota_inside;
+GRANT EXECUTE ON FUNCTION astra.recall_for_turn(text, text, text, text, int) TO astra_quota_inside;
 GRANT EXECUTE ON FUNCTION astra.memory_write(text, text), astra.memory_json(uuid, text, text, text, boolean, timestamptz, timestamptz), astra.memory_list(text, text),
   astra.memory_remove(text, text), astra.memory_forget(text, text), astra.memory_search(text, text), astra.memory_status(text, text), astra.document_json(jsonb),
   astra.document_put(text, text), astra.document_list(text, text), astra.document_remove(text, text), astra.document_read(text, text), astra.document_chunks(text, text),

@@ -3,6 +3,7 @@
 use crate::forms::Content;
 use astra_host::{Allowed, Failure, Host};
 use astra_kernel::{Problem, Timestamp};
+use astra_memory::Citation;
 use astra_memory::fuse::{Age, Cut, fuse};
 use astra_models::embed::{local_embedding, to_pgvector};
 use astra_store::memory::{Found, Place, Search, Source};
@@ -72,32 +73,6 @@ struct Hit {
     updated_at: Timestamp,
 }
 
-/// Where a piece of a document stands.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase")]
-struct Citation {
-    /// The document's version.
-    #[schema(value_type = String, format = "uuid")]
-    document_id: Uuid,
-    /// The document.
-    slug: String,
-    /// Its title.
-    title: String,
-    /// Which version, from 1.
-    version: i32,
-    /// Which piece, from 0.
-    position: i32,
-    /// Headings above it.
-    heading: String,
-}
-
-impl From<Place> for Citation {
-    fn from(place: Place) -> Self {
-        let Place { document_id, slug, title, version, position, heading } = place;
-        Self { document_id, slug, title, version, position, heading }
-    }
-}
-
 impl SearchBody {
     fn cut(&self) -> Result<Cut, Problem> {
         let limit = self.limit.unwrap_or(10);
@@ -128,7 +103,12 @@ impl SearchBody {
     }
 }
 
+fn citation(place: Place) -> Citation {
+    let Place { document_id, slug, title, version, position, heading } = place;
+    Citation { document_id, slug, title, version, position, heading }
+}
+
 fn hit(entry: Found, score: f64) -> Hit {
     let Found { id, content, pinned: _, updated_at, kind, place } = entry;
-    Hit { id, score, content, kind, citation: place.map(Citation::from), updated_at }
+    Hit { id, score, content, kind, citation: place.map(citation), updated_at }
 }

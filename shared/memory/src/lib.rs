@@ -3,6 +3,7 @@
 //!
 //! No host, no SQL, no clock. Whatever comes in may be hostile: each piece says what bounds it, and none panics.
 
+mod citation;
 pub mod extract;
 pub mod fuse;
 pub mod hash;
@@ -11,4 +12,5 @@ mod kind;
 pub mod near;
 pub mod split;
 
+pub use citation::Citation;
 pub use kind::{Kind, Scope, UnknownKind};

@@ -2,6 +2,7 @@
 
 use astra_kernel::money::usd_number;
 use astra_kernel::{AgentId, NanoUsd, SessionId, TurnId, Usage};
+use astra_memory::Citation;
 use astra_quota::QuotaView;
 use serde::{Deserialize, Serialize};
 
@@ -34,9 +35,8 @@ pub struct TurnAnswer {
     pub cost_usd: NanoUsd,
     /// What is used and left.
     pub quota: QuotaView,
-    /// What the answer refers to.
-    #[schema(value_type = Vec<Object>)]
-    pub citations: Vec<serde_json::Value>,
+    /// The documents that the model was shown.
+    pub citations: Vec<Citation>,
 }
 
 /// The same as it is stored, without what follows from the rest.
@@ -61,9 +61,9 @@ pub struct StoredAnswer {
     /// What was used and left when it ended: added by the counter, so not written here.
     #[serde(default, skip_serializing)]
     pub quota: QuotaView,
-    /// What the answer refers to.
+    /// The documents that the model was shown.
     #[serde(default)]
-    pub citations: Vec<serde_json::Value>,
+    pub citations: Vec<Citation>,
 }
 
 impl From<StoredAnswer> for TurnAnswer {

@@ -1,6 +1,7 @@
 //! `turn_begin`'s document: all that a turn needs, from one snapshot.
 
 use astra_kernel::{AgentId, Limits, Price, SessionId, WorkspaceId};
+use astra_memory::Citation;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -105,8 +106,11 @@ pub struct Said {
 pub struct Memory {
     /// The text.
     pub content: String,
-    /// How near it is, 0 to 1.
+    /// From 0 to 1: 1 is first by meaning and by words.
     pub score: f64,
+    /// Where it stands, when it is of a document.
+    #[serde(flatten)]
+    pub citation: Option<Citation>,
 }
 
 impl std::fmt::Debug for Said {

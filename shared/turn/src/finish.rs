@@ -3,9 +3,11 @@
 use crate::TurnAsk;
 use crate::answer::{StoredAnswer, TurnAnswer};
 use crate::context::Context;
+use crate::prompt;
 use astra_host::Failure;
 use astra_host::stream::TurnHost;
 use astra_kernel::{Code, NanoUsd, Price, Problem, SessionId, Timestamp, TurnId, Usage, UsageSource, WorkspaceId};
+use astra_memory::Citation;
 use astra_quota::words::{Answer, Ask, Record, TurnStatus};
 
 /// Waits between the attempts to save, in milliseconds.
@@ -30,6 +32,7 @@ pub struct Opening {
     provider: String,
     model: String,
     price: Price,
+    citations: Vec<Citation>,
     started_at: Timestamp,
 }
 
@@ -44,6 +47,7 @@ impl Opening {
             provider: context.model.provider.clone(),
             model: context.model.model_id.clone(),
             price: context.price,
+            citations: prompt::shown(context).filter_map(|memory| memory.citation.clone()).collect(),
             started_at,
         }
     }
@@ -78,7 +82,7 @@ impl End {
 /// When the counter cannot be reached. Saving goes on in the background for a while; when that is in vain too, or the process ends, the counter ends the turn
 /// by itself, charged with what was last reported.
 pub async fn finish<H: TurnHost>(host: &H, opening: Opening, end: End) -> Result<TurnAnswer, Failure> {
-    let Opening { workspace, turn_id, session_id, ask, new_session, provider, model, price, started_at } = opening;
+    let Opening { workspace, turn_id, session_id, ask, new_session, provider, model, price, citations, started_at } = opening;
     let End { status, finish_reason, content, usage, error } = end;
     let cost: NanoUsd = price.cost(&usage).map_err(|e| Failure::internal(format!("the cost of a turn: {e}")))?;
     let stored = StoredAnswer {
@@ -90,7 +94,7 @@ pub async fn finish<H: TurnHost>(host: &H, opening: Opening, end: End) -> Result
         usage,
         cost_nano_usd: cost,
         quota: astra_quota::QuotaView::default(),
-        citations: Vec::new(),
+        citations,
     };
     let answer = error.is_none().then(|| serde_json::value::to_raw_value(&stored).ok()).flatten();
     let record = Ask::Finish(Box::new(Record {

@@ -66,6 +66,32 @@ async fn a_document_is_kept_split_and_found_with_where_it_stands() {
 }
 
 #[tokio::test]
+async fn a_turn_is_told_what_documents_say_and_cites_them() {
+    let ws = Workspace::local().await;
+    let done = upload(&ws.owner, &ws, "handbook", HANDBOOK).await;
+    let answer = ws.turn("When are refunds paid?").await.ok(200);
+    let said = answer["content"].as_str().unwrap();
+    assert!(said.contains("[handbook, version 1: Handbook]") && said.contains("within 30 days"), "{said}");
+    let citation =
+        json!({ "documentId": done["id"], "slug": "handbook", "title": "handbook", "version": 1, "position": 0, "heading": "Handbook" });
+    assert_eq!(answer["citations"], json!([citation]));
+    // The same, when it is asked for again by its key; and as an event.
+    let body = json!({ "agentId": "assistant", "message": "When are refunds paid?" });
+    let ask = || ws.member.request(http::Method::POST, &ws.path("/turns")).header("idempotency-key", "again").json(&body);
+    let first = ask().send().await.ok(200);
+    assert_eq!((&first["citations"], ask().send().await.ok(200)["citations"].clone()), (&json!([citation]), json!([citation])));
+    // What is about something else is not told: the best of nothing is nothing.
+    let answer = ws.turn("zebra giraffe elephant").await.ok(200);
+    assert_eq!(answer["citations"], json!([]));
+    assert!(!answer["content"].as_str().unwrap().contains("30 days"));
+    // Nor what somebody remembers for themselves, to somebody else.
+    let anna = ws.user("anna", "member").await;
+    anna.post(&ws.path("/memories"), &json!({ "kind": "note", "content": "Refunds are paid to my cat.", "personal": true })).await.ok(201);
+    assert!(!ws.turn("When are refunds paid?").await.ok(200)["content"].as_str().unwrap().contains("cat"));
+    assert!(anna.post(&ws.path("/turns"), &body).await.ok(200)["content"].as_str().unwrap().contains("cat"));
+}
+
+#[tokio::test]
 async fn a_new_version_takes_the_place_of_the_one_before() {
     let ws = Workspace::local().await;
     upload(&ws.member, &ws, "handbook", HANDBOOK).await;
