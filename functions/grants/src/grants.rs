@@ -1,6 +1,6 @@
 //! Grants: a workspace lets another one use one of its agents.
 //!
-//! Giving and revoking is the granter's; the receiver may give a grant back, and says whether a granted agent may stand in for its plan's agent of the same id. Whether the
+//! Giving and revoking is the granter's, and so is paying for it (`payer`); the receiver may give a grant back, and says whether a granted agent may stand in for its plan's agent of the same id. Whether the
 //! other workspace exists is told to nobody. Revoking is done when the answer is there: turns that run with the agent have been told to stop, and none begins any more. If the
 //! counter cannot be told (503), no new turn begins all the same; sent again, it tells those that run.
 
@@ -37,11 +37,12 @@ pub(crate) struct GrantBody {
     #[serde(default)]
     #[schema(value_type = Option<String>, format = DateTime)]
     expires_at: Option<Timestamp>,
-    /// Whose budget pays: the receiver's.
+    /// Whose budget pays: the receiver's unless told. Where the granter's does, its counter holds and its ledger has the turn; the session and what is said are the receiver's all
+    /// the same.
     #[serde(default, deserialize_with = "word")]
     #[schema(required = false)]
     payer: Payer,
-    /// What it may cost the receiver in a month, in dollars.
+    /// What it may cost who pays in a month, in dollars.
     #[serde(default)]
     #[schema(value_type = Option<f64>, minimum = 0, maximum = 9_007_199)]
     max_cost_usd_per_month: Option<UsdAmount>,
@@ -62,6 +63,17 @@ pub(crate) enum Payer {
     /// The workspace that uses the agent.
     #[default]
     Receiver,
+    /// The workspace whose agent it is.
+    Granter,
+}
+
+impl Payer {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Receiver => "receiver",
+            Self::Granter => "granter",
+        }
+    }
 }
 
 /// A grant.
@@ -83,9 +95,9 @@ pub(crate) struct GrantView {
     agent_id: AgentId,
     /// No sub-agents and no tools that write.
     readonly: bool,
-    /// Whose budget pays.
+    /// Whose budget pays: `receiver` or `granter`.
     payer: String,
-    /// What it may cost the receiver in a month, in nano-dollars; null: as much as the receiver's own limits allow.
+    /// What it may cost who pays in a month, in nano-dollars; null: as much as their own limits allow.
     #[schema(value_type = Option<i64>)]
     max_cost_nano_usd_per_month: Option<NanoUsd>,
     /// Permissions that reach across.
@@ -188,7 +200,7 @@ fn given() -> Direction {
 pub(crate) async fn give<H: Host>(call: Call<H>, Params(path): Params<WorkspacePath>, request: Unread) -> Result<Response, Failure> {
     let Allowed { claims, data, .. } = call.tenant(&path.workspace_id, Permission::GrantWrite).await?;
     let body: GrantBody = request.json().await?;
-    let GrantBody { receiving_workspace_id, agent_id, readonly, expires_at, payer: Payer::Receiver, max_cost_usd_per_month, allow } = body;
+    let GrantBody { receiving_workspace_id, agent_id, readonly, expires_at, payer, max_cost_usd_per_month, allow } = body;
     let now = call.host.now();
     if receiving_workspace_id == *data.workspace() {
         return Err(Problem::field("/receivingWorkspaceId", "another workspace: its own agents need no grant").into());
@@ -210,6 +222,7 @@ pub(crate) async fn give<H: Host>(call: Call<H>, Params(path): Params<WorkspaceP
         receiving_workspace_id: &receiving_workspace_id,
         agent_id: &agent_id,
         readonly,
+        payer: payer.as_str(),
         max_cost_nano_usd_per_month: max_cost_usd_per_month.map(|UsdAmount(cost)| cost),
         allow: &allow,
         expires_at,
@@ -251,7 +264,7 @@ pub(crate) async fn list<H: Host>(
 pub(crate) async fn revoke<H: Host>(call: Call<H>, Params(path): Params<GrantPath>) -> Result<StatusCode, Failure> {
     let Allowed { data, .. } = call.tenant(&path.workspace_id, Permission::GrantWrite).await?;
     let revoked = data.revoke_grant(path.id()?, call.host.now()).await?.ok_or_else(unknown)?;
-    match call.host.ask(&revoked.receiving_workspace_id, &Ask::Withdraw(revoked.agent_id)).await? {
+    match call.host.ask(&revoked.counted_by, &Ask::Withdraw(revoked.agent_id)).await? {
         Answer::Withdrawn => Ok(StatusCode::NO_CONTENT),
         _ => Err(CounterUnreachable.into()),
     }

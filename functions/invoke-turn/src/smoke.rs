@@ -60,7 +60,7 @@ pub async fn test<H: TurnHost>(call: Call<H>, Params(workspace): Params<String>,
     let ask = TurnRequest { agent_id, message, session_id: None, stream: false, metadata: Some(metadata) };
     let turn = match astra_turn::begin(&call, &id, ask.into_ask(&allowed.claims, None)?).await? {
         Begun::Running(running) => answer(&call.host, *running).await?,
-        Begun::Replay(answer) => answer,
+        Begun::Replay(answer) => *answer,
     };
     let note = "A smoke test wrote this note.";
     let memory = call.host.new_id();

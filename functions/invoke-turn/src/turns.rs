@@ -69,6 +69,9 @@ impl TurnRequest {
     /// `422` naming the field.
     pub fn into_ask(self, claims: &Claims, idempotency_key: Option<String>) -> Result<TurnAsk, Problem> {
         let Self { agent_id, message, session_id, stream: _, metadata } = self;
+        if agent_id.is_a_guests() {
+            return Err(Problem::field("/agentId", "an agent of this workspace, or WORKSPACE/AGENT of another that has granted it"));
+        }
         if message.is_empty() || message.len() > LONGEST_MESSAGE {
             return Err(Problem::field("/message", format!("a text of 1 to {LONGEST_MESSAGE} bytes")));
         }
@@ -144,7 +147,7 @@ pub async fn create<H: TurnHost>(call: Call<H>, Params(workspace): Params<String
             let quota = answer.quota.clone();
             Ok(with_limits(Json(answer).into_response(), &quota, call.host.now()))
         }
-        Begun::Replay(answer) if streams => Ok(replay(&call.host, answer)),
+        Begun::Replay(answer) if streams => Ok(replay(&call.host, *answer)),
         Begun::Replay(answer) => Ok(Json(answer).into_response()),
     }
 }
@@ -229,10 +232,18 @@ pub async fn stop<H: TurnHost>(call: Call<H>, Params((workspace, turn)): Params<
     // A member stops their own turns; who may read everybody's sessions may stop everybody's.
     let subject = (!allowed.may(Permission::SessionReadAll)).then(|| allowed.claims.sub.clone());
     let workspace: &WorkspaceId = allowed.data.workspace();
-    match call.host.ask(workspace, &Ask::Stop(Stop { turn_id, subject })).await? {
-        Answer::Stopping => Ok((http::StatusCode::ACCEPTED, Json(Stopping { turn_id, status: "stopping" })).into_response()),
-        _ => Err(not_running().into()),
+    let stopping = || Ok((http::StatusCode::ACCEPTED, Json(Stopping { turn_id, status: "stopping" })).into_response());
+    if let Answer::Stopping = call.host.ask(workspace, &Ask::Stop(Stop { turn_id, subject: subject.clone(), guest: None })).await? {
+        return stopping();
     }
+    // Or it is held by the counter of a workspace that pays for it.
+    let stop = Ask::Stop(Stop { turn_id, subject, guest: Some(workspace.clone()) });
+    for payer in allowed.data.payers(call.host.now()).await? {
+        if let Answer::Stopping = call.host.ask(&payer, &stop).await? {
+            return stopping();
+        }
+    }
+    Err(not_running().into())
 }
 
 #[cfg(test)]

@@ -159,7 +159,9 @@ impl<D: Database, R: Rows> Desk<D, R> {
             Ask::Begin(begin) => self.begin(&begin, now).await.unwrap_or_else(refuse),
             Ask::Extend(extend) => self.extend(&extend, now).await.unwrap_or_else(refuse),
             Ask::Finish(record) => self.finish(*record, now).await,
-            Ask::Stop(stop) if self.counter.borrow_mut().stop(stop.turn_id, stop.subject.as_deref()) => Answer::Stopping,
+            Ask::Stop(stop) if self.counter.borrow_mut().stop(stop.turn_id, stop.subject.as_deref(), stop.guest.as_ref()) => {
+                Answer::Stopping
+            }
             Ask::Stop(_) => Answer::NotRunning,
             Ask::Withdraw(agent) => self.withdraw(&agent).unwrap_or_else(refuse),
             Ask::Status => self.status(now).await.unwrap_or_else(refuse),
@@ -388,7 +390,8 @@ impl<D: Database, R: Rows> Desk<D, R> {
             self.counter.borrow_mut().doubt();
         }
         let quota = settled.clone().unwrap_or_default();
-        if let Some(answer) = &mut record.answer {
+        // What is left of this workspace's limits is not another's to read.
+        if let Some(answer) = record.answer.as_mut().filter(|_| record.guest.is_none()) {
             *answer = with_quota(answer, &quota).unwrap_or_else(|| answer.clone());
         }
         let saved = self.save(&record).await;

@@ -55,7 +55,8 @@ impl std::fmt::Display for WorkspaceId {
     }
 }
 
-/// An agent within a workspace or a template; or, as `WORKSPACE/AGENT`, one that another workspace has granted.
+/// An agent within a workspace or a template; as `WORKSPACE/AGENT`, one that another workspace has granted; as `AGENT@WORKSPACE`, one of this workspace's as far as
+/// another one uses it at this one's cost: what the granter's counter and bill call it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct AgentId(String);
@@ -68,7 +69,12 @@ impl AgentId {
 
     /// Whether it can name an agent of a workspace's own or of a template.
     pub fn is_own(&self) -> bool {
-        !self.0.contains('/')
+        !self.0.contains(['/', '@'])
+    }
+
+    /// Whether it is what a granter's counter calls an agent that another workspace uses: nobody asks for it by that.
+    pub fn is_a_guests(&self) -> bool {
+        self.0.contains('@')
     }
 }
 
@@ -76,9 +82,13 @@ impl TryFrom<String> for AgentId {
     type Error = IdError;
 
     fn try_from(id: String) -> Result<Self, IdError> {
-        let (granter, own) = id.split_once('/').map_or((None, id.as_str()), |(granter, own)| (Some(granter), own));
+        let (other, own) = match (id.split_once('/'), id.split_once('@')) {
+            (Some((granter, own)), _) => (Some(granter), own),
+            (None, Some((own, receiver))) => (Some(receiver), own),
+            (None, None) => (None, id.as_str()),
+        };
         let bytes = own.as_bytes();
-        let fits = granter.is_none_or(|granter| WorkspaceId::try_from(granter.to_owned()).is_ok())
+        let fits = other.is_none_or(|workspace| WorkspaceId::try_from(workspace.to_owned()).is_ok())
             && (1..=64).contains(&bytes.len())
             && bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
             && bytes.first().is_some_and(u8::is_ascii_alphanumeric);
@@ -129,6 +139,10 @@ uuid_id! {
     /// A conversation. `UUIDv7`.
     SessionId
 }
+uuid_id! {
+    /// One workspace's leave for another to use one of its agents. `UUIDv7`.
+    GrantId
+}
 
 /// A `UUIDv7` from the host's clock (milliseconds since 1970) and ten bytes of its randomness (RFC 9562 section 5.7).
 pub fn uuid_v7(unix_millis: u64, random: [u8; 10]) -> Uuid {
@@ -153,7 +167,27 @@ mod tests {
     fn agent_ids_are_checked() {
         assert!(AgentId::try_from("assistant_v1.2-x".to_owned()).unwrap().is_own());
         assert!(!AgentId::try_from("customer-acme/assistant".to_owned()).unwrap().is_own());
-        for bad in ["", ".a", "A/b", "a/b/c", "/b", "a/", "a//b", "../b", "a b", "ä", &"a".repeat(65)] {
+        let guests = AgentId::try_from("assistant_v1.2-x@customer-acme".to_owned()).unwrap();
+        assert!(guests.is_a_guests() && !guests.is_own());
+        for bad in [
+            "",
+            ".a",
+            "A/b",
+            "a/b/c",
+            "/b",
+            "a/",
+            "a//b",
+            "../b",
+            "a b",
+            "ä",
+            &"a".repeat(65),
+            "a@",
+            "@a",
+            "a@B",
+            "a@b@c",
+            "a/b@c",
+            "a@b/c",
+        ] {
             assert_eq!(AgentId::try_from(bad.to_owned()), Err(IdError::Agent), "{bad}");
         }
     }

@@ -21,7 +21,7 @@ pub mod time;
 pub mod token;
 
 pub use config::{ConfigError, Settings};
-pub use ids::{AgentId, IdError, SessionId, TurnId, WorkspaceId};
+pub use ids::{AgentId, GrantId, IdError, SessionId, TurnId, WorkspaceId};
 pub use issuer::{Issuer, Issuers};
 pub use limits::{Allowance, Limits};
 pub use money::{MoneyError, NanoUsd, Price, Tokens, Usage, UsageSource};

@@ -1,5 +1,6 @@
 //! The part of `turn_begin`'s document that the decision needs. The rest is passed on unread.
 
+use crate::guest::{Prior, Visit};
 use crate::window::Spans;
 use crate::words::{Begin, Draft, ModelRef, Record, TurnStatus};
 use crate::{Request, Size};
@@ -125,6 +126,7 @@ impl Context {
             agent: self.agent.id.as_ref().unwrap_or(&begin.agent_id).clone(),
             until: self.agent.until,
             subject: begin.subject.clone(),
+            guest: begin.guest.as_ref().map(|visit| visit.workspace.clone()),
             key: begin.idempotency_key.clone().map(|key| (key, begin.request_hash.clone())),
             now: self.now,
             spans: &self.spans,
@@ -132,7 +134,7 @@ impl Context {
             allowance: &self.agent.allowance,
             agent_count: self.agent_count,
             max_tokens_per_turn: self.agent.max_tokens_per_turn,
-            size: self.size(&begin.subject, &begin.message),
+            size: self.size(&begin.subject, &begin.message, begin.guest.as_ref().map(|visit| visit.prior).unwrap_or_default()),
             wanted_output: self.wanted_output(),
             price: self.price,
             lease_millis: begin.lease_millis,
@@ -141,7 +143,7 @@ impl Context {
 
     /// What is kept of the turn to end it if it dies: the record as it would be if that happened at once.
     pub fn draft(&self, begin: Begin, started_at: Timestamp) -> Draft {
-        let Begin { turn_id, agent_id, subject, message, idempotency_key, request_hash, metadata, .. } = begin;
+        let Begin { turn_id, agent_id, subject, message, idempotency_key, request_hash, metadata, guest, .. } = begin;
         let record = Record {
             turn_id,
             session_id: self.session_id,
@@ -165,6 +167,7 @@ impl Context {
             started_at,
             ended_at: started_at,
             alerts: Vec::new(),
+            guest: guest.as_ref().map(Visit::guest),
         };
         Draft { record, price: self.price }
     }
@@ -175,18 +178,19 @@ impl Context {
     }
 
     /// Bounds of the prompt's size: a token is at least one byte. Templates are not rendered here; a prompt that turns out larger than this makes
-    /// its turn grow the hold before the model is called.
-    pub fn size(&self, subject: &str, message: &str) -> Size {
+    /// its turn grow the hold before the model is called. `prior` is what another workspace gives to it.
+    pub fn size(&self, subject: &str, message: &str, prior: Prior) -> Size {
         let (around_message, around_prompt) = if self.model.provider == "local" { (0, 0) } else { (AROUND_MESSAGE, AROUND_PROMPT) };
         let template = &self.agent.definition.system_prompt_template;
         // Ids, plans and numbers have at most 64 bytes.
         let variable = 64.max(self.workspace.display_name.len()).max(self.workspace.owner_id.len()).max(subject.len());
         let rendered: usize =
             template.split("{{").skip(1).map(|after| variable.saturating_sub(after.find("}}").map_or(0, |end| end + 4))).sum();
-        let memories: usize = self.memories.iter().map(|m| m.content.len() + MARKS).sum();
+        let memories = self.memories.iter().map(|m| m.content.len() + MARKS).sum::<usize>() + prior.memory_bytes + prior.memories * MARKS;
         let system = template.len() + rendered + if memories > 0 { HEADING + memories } else { 0 };
         let least = system + message.len() + 2 * around_message + around_prompt;
-        let history: usize = self.history.iter().map(|m| m.content.len() + around_message).sum();
+        let said = self.history.iter().map(|m| m.content.len() + around_message).sum::<usize>();
+        let history = said + prior.message_bytes + prior.messages * around_message;
         Size { least: least as Tokens, full: (least + history) as Tokens }
     }
 }
@@ -207,7 +211,13 @@ mod tests {
             "history": [{ "content": "1234567890" }], "memories": memories
         }))
         .unwrap();
-        context.size("user", "hello")
+        let said = context.size("user", "hello", Prior::default());
+        // The same when a receiver gives it: nobody else's is told.
+        let of = |texts: &[Text]| (texts.len(), texts.iter().map(|text| text.content.len()).sum());
+        let ((messages, message_bytes), (memories, memory_bytes)) = (of(&context.history), of(&context.memories));
+        let bare = Context { history: vec![], memories: vec![], ..context };
+        assert_eq!(bare.size("user", "hello", Prior { messages, message_bytes, memories, memory_bytes }), said);
+        said
     }
 
     #[test]

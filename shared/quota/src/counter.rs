@@ -8,7 +8,7 @@ use crate::view::{self, Counts, QuotaView};
 use crate::waits::Waits;
 use crate::window::{Amount, Cap, Span, Spans};
 use crate::words::{Extend, Extended};
-use astra_kernel::{AgentId, Limits, MoneyError, Timestamp, TurnId};
+use astra_kernel::{AgentId, Limits, MoneyError, Timestamp, TurnId, WorkspaceId};
 use serde::Deserialize;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -230,10 +230,10 @@ impl Counter {
         others.any(|(other, hold)| hold.waits.is_none() || *other > turn)
     }
 
-    /// Asks a running turn to stop. False when it does not run, or is not the member's.
-    pub fn stop(&mut self, turn: TurnId, subject: Option<&str>) -> bool {
+    /// Asks a running turn to stop. False when it does not run, or is not the member's, or not that workspace's.
+    pub fn stop(&mut self, turn: TurnId, subject: Option<&str>, guest: Option<&WorkspaceId>) -> bool {
         match self.holds.get_mut(&turn) {
-            Some(hold) if subject.is_none_or(|s| s == hold.subject) => {
+            Some(hold) if subject.is_none_or(|s| s == hold.subject) && hold.guest.as_ref() == guest => {
                 hold.stop = true;
                 true
             }

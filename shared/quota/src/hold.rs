@@ -3,7 +3,7 @@
 use crate::waits::Waits;
 use crate::window::{Amount, Cap, Period, Span, Spans};
 use crate::words::{Extend, Extended};
-use astra_kernel::{AgentId, Allowance, Limits, NanoUsd, Price, Timestamp, Tokens, TurnId, Usage, UsageSource};
+use astra_kernel::{AgentId, Allowance, Limits, NanoUsd, Price, Timestamp, Tokens, TurnId, Usage, UsageSource, WorkspaceId};
 use serde::{Deserialize, Serialize};
 
 /// How large a prompt is, in tokens, as an upper bound.
@@ -26,6 +26,8 @@ pub struct Request<'a> {
     pub until: Option<Timestamp>,
     /// Who asks.
     pub subject: String,
+    /// Whose turn it is, when it is another workspace's.
+    pub guest: Option<WorkspaceId>,
     /// The idempotency key and the request's hash.
     pub key: Option<(String, String)>,
     /// When it begins: the moment that `spans` are of.
@@ -59,6 +61,9 @@ pub struct Hold {
     pub agent: AgentId,
     /// Who asked.
     pub subject: String,
+    /// Whose turn it is, when it is another workspace's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest: Option<WorkspaceId>,
     /// The idempotency key and the request's hash.
     pub key: Option<(String, String)>,
     /// When the turn began.

@@ -110,6 +110,7 @@ pub fn admit(request: Request<'_>, caps: Vec<Cap>, stands: &[Stand], recent: Rec
     Ok(Hold {
         agent: request.agent,
         subject: request.subject,
+        guest: request.guest,
         key: request.key,
         started_at: now,
         spans: request.spans.all().to_vec(),

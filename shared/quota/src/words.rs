@@ -1,6 +1,7 @@
 //! What is said to a workspace's counter and what it answers: binding, object name, asks and answers, in one place for both sides.
 
 use crate::alert::Alert;
+use crate::guest::{Guest, Visit};
 use crate::hold::Hold;
 use crate::view::QuotaView;
 use crate::window::{Amount, Scope};
@@ -102,6 +103,9 @@ pub struct Begin {
     pub history_limit: u32,
     /// How long a hold lives without a sign of life, in milliseconds.
     pub lease_millis: i64,
+    /// Another workspace's turn, which this one pays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest: Option<Visit>,
 }
 
 impl Begin {
@@ -160,6 +164,9 @@ pub struct Stop {
     pub turn_id: TurnId,
     /// Only if it is this member's turn; none for who may stop everybody's.
     pub subject: Option<String>,
+    /// Only if it is a turn of this other workspace's, which this one pays; none: only if it is one of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest: Option<WorkspaceId>,
 }
 
 /// How a turn ended, as the database says it.
@@ -225,6 +232,9 @@ pub struct Record {
     /// What the counter adds: which marks of which limits were passed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub alerts: Vec<Alert>,
+    /// Another workspace's turn, which this one pays: what was said is entered there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest: Option<Guest>,
 }
 
 impl Record {

@@ -17,7 +17,9 @@ pub struct NewGrant<'a> {
     pub agent_id: &'a AgentId,
     /// No sub-agents, no tools that write.
     pub readonly: bool,
-    /// What it may cost the receiver in a month.
+    /// Whose budget pays: `receiver` or `granter`.
+    pub payer: &'a str,
+    /// What it may cost who pays in a month.
     pub max_cost_nano_usd_per_month: Option<NanoUsd>,
     /// Permissions that reach across: none by default.
     pub allow: &'a [String],
@@ -43,7 +45,7 @@ pub struct Grant {
     pub agent_id: AgentId,
     /// No sub-agents, no tools that write.
     pub readonly: bool,
-    /// Who pays: `receiver`.
+    /// Who pays: `receiver` or `granter`.
     pub payer: String,
     /// What it may cost in a month.
     pub max_cost_nano_usd_per_month: Option<NanoUsd>,
@@ -75,9 +77,9 @@ pub enum Direction {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Revoked {
-    /// Whose turns use it.
-    pub receiving_workspace_id: WorkspaceId,
-    /// The agent as it is there, `GRANTER/AGENT`.
+    /// Whose counter holds its turns.
+    pub counted_by: WorkspaceId,
+    /// The agent as it is called there: `GRANTER/AGENT` at the receiver's, `AGENT@RECEIVER` at the granter's.
     pub agent_id: AgentId,
 }
 
@@ -123,6 +125,22 @@ impl<D: Database> Tenant<'_, D> {
     pub async fn accept_grant(&self, id: Uuid, now: Timestamp) -> Result<Option<Grant>, StoreError> {
         let answer: Answer = self.call(tenant_statement!("grant_accept"), &Named { id, now }).await?;
         Ok(answer.grant.filter(|_| answer.outcome == "ok"))
+    }
+
+    /// The workspaces that pay for some of this one's turns, by grants in force.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn payers(&self, now: Timestamp) -> Result<Vec<WorkspaceId>, StoreError> {
+        #[derive(Serialize)]
+        struct At {
+            now: Timestamp,
+        }
+        #[derive(Deserialize)]
+        struct Payers {
+            data: Vec<WorkspaceId>,
+        }
+        self.call(tenant_statement!("payers"), &At { now }).await.map(|Payers { data }| data)
     }
 
     /// Revokes a grant that was given, or gives a received one back; `None` when there is none. Twice is once.

@@ -1,7 +1,7 @@
 //! A turn's answer on the wire, and as it is stored for who asks again with the same key.
 
 use astra_kernel::money::usd_number;
-use astra_kernel::{AgentId, NanoUsd, SessionId, TurnId, Usage};
+use astra_kernel::{AgentId, NanoUsd, SessionId, TurnId, Usage, WorkspaceId};
 use astra_memory::Citation;
 use astra_quota::QuotaView;
 use serde::{Deserialize, Serialize};
@@ -26,13 +26,17 @@ pub struct TurnAnswer {
     pub finish_reason: String,
     /// What was used.
     pub usage: Usage,
-    /// What it cost, exact.
+    /// What it cost this workspace, exact.
     #[schema(value_type = i64)]
     pub cost_nano_usd: NanoUsd,
-    /// What it cost in dollars, for people.
+    /// What it cost this workspace in dollars, for people.
     #[serde(serialize_with = "usd_number")]
     #[schema(value_type = f64)]
     pub cost_usd: NanoUsd,
+    /// The workspace that pays, when it is another: its agent is granted so. What it cost and what is left there is its own to know, so the cost here is 0 and `quota` is empty.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub paid_by: Option<WorkspaceId>,
     /// What is used and left.
     pub quota: QuotaView,
     /// The documents that the model was shown.
@@ -56,8 +60,11 @@ pub struct StoredAnswer {
     pub finish_reason: String,
     /// What was used.
     pub usage: Usage,
-    /// What it cost.
+    /// What it cost the workspace.
     pub cost_nano_usd: NanoUsd,
+    /// The workspace that pays, when it is another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paid_by: Option<WorkspaceId>,
     /// What was used and left when it ended: added by the counter, so not written here.
     #[serde(default, skip_serializing)]
     pub quota: QuotaView,
@@ -68,7 +75,20 @@ pub struct StoredAnswer {
 
 impl From<StoredAnswer> for TurnAnswer {
     fn from(stored: StoredAnswer) -> Self {
-        let StoredAnswer { turn_id, session_id, agent_id, content, finish_reason, usage, cost_nano_usd, quota, citations } = stored;
-        Self { turn_id, session_id, agent_id, content, finish_reason, usage, cost_nano_usd, cost_usd: cost_nano_usd, quota, citations }
+        let StoredAnswer { turn_id, session_id, agent_id, content, finish_reason, usage, cost_nano_usd, paid_by, quota, citations } =
+            stored;
+        Self {
+            turn_id,
+            session_id,
+            agent_id,
+            content,
+            finish_reason,
+            usage,
+            cost_nano_usd,
+            cost_usd: cost_nano_usd,
+            paid_by,
+            quota,
+            citations,
+        }
     }
 }

@@ -1,8 +1,11 @@
 //! Steps 2 to 4: the hold and the context in one call, the prompt.
+//!
+//! Where the agent is another workspace's and that one pays, the call to this workspace's counter holds nothing and says whom to ask ([`Referral`]): a second call, to the
+//! granter's counter, holds. From then on the turn speaks with that one alone.
 
 use crate::answer::{StoredAnswer, TurnAnswer};
-use crate::context::{Context, Denial, Secret};
-use crate::finish::{self, End};
+use crate::context::{Context, Denial, Referral, Secret};
+use crate::finish::{self, End, Payer};
 use crate::hold::TurnHold;
 use crate::meter::Meter;
 use crate::{Running, TurnSettings, prompt};
@@ -10,6 +13,7 @@ use astra_host::stream::TurnHost;
 use astra_host::{Call, Failure};
 use astra_kernel::{AgentId, Code, Permission, Problem, SealError, Sealed, SessionId, TurnId, WorkspaceId};
 use astra_models::{Endpoint, Provider, embed, prompt_upper_bound};
+use astra_quota::QuotaView;
 use astra_quota::words::{Answer, Ask, Begin, Begun as Held, Extend, Refusal};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use secrecy::SecretString;
@@ -51,7 +55,7 @@ pub enum Begun<H: TurnHost> {
     /// Now [`crate::run`] must run it.
     Running(Box<Running<H>>),
     /// The same key and body: the answer that was given.
-    Replay(TurnAnswer),
+    Replay(Box<TurnAnswer>),
 }
 
 /// Begins a turn.
@@ -81,14 +85,16 @@ pub async fn begin<H: TurnHost>(call: &Call<H>, workspace: &WorkspaceId, ask: Tu
         top_k: TOP_K,
         history_limit: HISTORY,
         lease_millis: settings.lease_millis,
+        guest: None,
     }));
-    let held = loop {
-        match host.ask(workspace, &words).await? {
-            Answer::Begun(held) => break held,
-            Answer::Denied(denial) => return denied(denial.get()),
-            Answer::Refused(refusal) => return Err(refused(&refusal).into()),
-            Answer::Running(_) if host.now().0 - started.0 < settings.deadline_millis => host.sleep(RUNNING_WAIT).await,
-            Answer::Running(_) => {
+    let (held, referral) = loop {
+        let (answer, referral) = ask_who_pays(host, workspace, &words).await?;
+        match answer {
+            Answer::Begun(held) => break (held, referral),
+            Answer::Denied(denial) if !asks_again(&denial) => return denied(denial.get(), referral.is_some()),
+            Answer::Refused(refusal) => return Err(if referral.is_some() { refused_there(&refusal) } else { refused(&refusal) }.into()),
+            Answer::Running(_) | Answer::Denied(_) if host.now().0 - started.0 < settings.deadline_millis => host.sleep(RUNNING_WAIT).await,
+            Answer::Running(_) | Answer::Denied(_) => {
                 let detail = "A turn with this Idempotency-Key is still running. Ask again with the same key.";
                 return Err(Problem::new(Code::Unavailable, detail).with_retry_after(1).into());
             }
@@ -99,7 +105,41 @@ pub async fn begin<H: TurnHost>(call: &Call<H>, workspace: &WorkspaceId, ask: Tu
         }
     };
     call.trace.phase("begin", host.now().0 - started.0);
-    prepare(call, workspace, ask, turn_id, *held, &settings).await
+    prepare(call, workspace, ask, turn_id, (*held, referral), &settings).await
+}
+
+/// Asks the workspace's counter; the granter's, where that one pays. What the receiver gives to the turn comes with the second answer.
+async fn ask_who_pays<H: TurnHost>(host: &H, workspace: &WorkspaceId, words: &Ask) -> Result<(Answer, Option<Referral>), Failure> {
+    let answer = host.ask(workspace, words).await?;
+    let (Answer::Denied(document), Ask::Begin(begin)) = (&answer, words) else { return Ok((answer, None)) };
+    if read::<Denial>(document)?.outcome != "payer" {
+        return Ok((answer, None));
+    }
+    let referral: Referral = read(document)?;
+    let visit = referral.visit(workspace);
+    let guests = Begin {
+        session_id: None,
+        new_session_id: referral.session_id,
+        agent_id: referral.counted_as.clone(),
+        // Who it is, and whether they may, was the receiver's to say.
+        token_id: None,
+        idempotency_key: begin.idempotency_key.as_deref().map(|key| visit.guest().key(key)),
+        metadata: None,
+        embedding: None,
+        guest: Some(visit),
+        ..begin.as_ref().clone()
+    };
+    let answer = host.ask(&referral.granter, &Ask::Begin(Box::new(guests))).await?;
+    Ok((answer, Some(referral)))
+}
+
+fn read<'a, T: serde::Deserialize<'a>>(document: &'a RawValue) -> Result<T, Failure> {
+    astra_kernel::json::from_str(document.get()).map_err(|e| Failure::internal(format!("turn_begin's document: {e}")))
+}
+
+/// Whether a turn with the same key has ended between the two calls: the workspace has its answer now.
+fn asks_again(document: &RawValue) -> bool {
+    read::<Denial>(document).is_ok_and(|denial| denial.outcome == "key_taken")
 }
 
 /// From here on the turn exists: whatever fails is saved as its end.
@@ -108,26 +148,34 @@ async fn prepare<H: TurnHost>(
     workspace: &WorkspaceId,
     mut ask: TurnAsk,
     turn_id: TurnId,
-    begun: Held,
+    (begun, referral): (Held, Option<Referral>),
     settings: &TurnSettings,
 ) -> Result<Begun<H>, Failure> {
     let host = &call.host;
-    let context: Context =
-        astra_kernel::json::from_str(begun.context.get()).map_err(|e| Failure::internal(format!("turn_begin's document: {e}")))?;
+    let mut context: Context = read(&begun.context)?;
+    let mut payer = None;
+    if let Some(referral) = referral {
+        let guest = referral.visit(workspace).guest();
+        payer = Some(Payer { workspace: referral.granter.clone(), agent_id: referral.counted_as.clone(), guest });
+        context = referral.complete(context);
+    }
+    let counter = payer.as_ref().map_or(workspace, |payer| &payer.workspace).clone();
     // A granted agent is its granter's, however it was asked for.
     ask.agent_id = context.agent.id.clone();
     let mut prompt = prompt::build(&context, &ask.subject, &ask.message, begun.max_output);
-    let endpoint = endpoint(host, workspace, &context);
+    let endpoint = endpoint(host, &counter, &context);
     let Held { context: _, started_at, mut input_bound, mut output, max_output: _, bounded_by_budget, quota } = begun;
+    // What is left of another's limits is not told.
+    let quota = if payer.is_none() { quota } else { QuotaView::default() };
     let first_bound = input_bound;
     if let (Ok(prompt), Ok(endpoint)) = (&mut prompt, &endpoint)
         && !prompt::trim(prompt, endpoint.provider, input_bound)
     {
         input_bound = prompt_upper_bound(endpoint.provider, prompt);
-        (output, prompt.max_output_tokens) = grow(host, workspace, turn_id, input_bound).await?;
+        (output, prompt.max_output_tokens) = grow(host, &counter, turn_id, input_bound).await?;
     }
     let deadline = started_at.plus_millis(settings.deadline_millis);
-    let opening = finish::Opening::new(workspace.clone(), turn_id, ask, &context, started_at);
+    let opening = finish::Opening::new(workspace.clone(), turn_id, ask, &context, started_at, payer);
     let meter = Meter::new(output, prompt.as_ref().map_or(0, |prompt| prompt.max_output_tokens));
     if input_bound > first_bound {
         meter.called();
@@ -150,23 +198,23 @@ async fn prepare<H: TurnHost>(
 
 /// A prompt that rendered larger than its bound: the hold grows first. Returns the output that is held beside it and the most that it can grow to: none
 /// if it does not fit.
-async fn grow<H: TurnHost>(host: &H, workspace: &WorkspaceId, turn_id: TurnId, input_bound: u64) -> Result<(u64, u64), Failure> {
+async fn grow<H: TurnHost>(host: &H, counter: &WorkspaceId, turn_id: TurnId, input_bound: u64) -> Result<(u64, u64), Failure> {
     let progress = astra_kernel::Usage::NONE;
     let extend = Extend { turn_id, sequence: 0, progress, input_bound, output: 0, is_urgent: false };
-    match host.ask(workspace, &Ask::Extend(extend)).await? {
+    match host.ask(counter, &Ask::Extend(extend)).await? {
         Answer::Extended(extended) if extended.covered => Ok((extended.output, extended.max_output)),
         _ => Ok((0, 0)),
     }
 }
 
-fn endpoint<H: TurnHost>(host: &H, workspace: &WorkspaceId, context: &Context) -> Result<Endpoint, Problem> {
+fn endpoint<H: TurnHost>(host: &H, payer: &WorkspaceId, context: &Context) -> Result<Endpoint, Problem> {
     let model = &context.model;
     let provider: Provider =
         model.provider.parse().map_err(|_| Problem::new(Code::ModelUnavailable, "The model's provider is not known here."))?;
     let shared = host.shared();
     let api_key = match &context.secret {
         Some(secret) => {
-            Some(open(host, workspace, secret).map_err(|error| Problem::new(Code::Unavailable, format!("{}: {error}.", secret.name)))?)
+            Some(open(host, payer, secret).map_err(|error| Problem::new(Code::Unavailable, format!("{}: {error}.", secret.name)))?)
         }
         None => provider.key_name().and_then(|name| shared.setting(name)).map(SecretString::from),
     };
@@ -178,15 +226,16 @@ fn endpoint<H: TurnHost>(host: &H, workspace: &WorkspaceId, context: &Context) -
     Ok(Endpoint { provider, model: model.model_id.clone(), base_url: model.endpoint.clone().or(base_setting), api_key })
 }
 
-fn open<H: TurnHost>(host: &H, workspace: &WorkspaceId, secret: &Secret) -> Result<SecretString, SealError> {
+fn open<H: TurnHost>(host: &H, payer: &WorkspaceId, secret: &Secret) -> Result<SecretString, SealError> {
     let decode = |text: &str| BASE64_STANDARD.decode(text).map_err(|_| SealError);
     let sealed = Sealed { key_id: secret.key_id.clone(), nonce: decode(&secret.nonce)?, ciphertext: decode(&secret.ciphertext)? };
     let keys = host.shared().secrets_key().map_err(|_| SealError)?;
-    let value = keys.open(workspace, &secret.name, &sealed)?;
+    let value = keys.open(payer, &secret.name, &sealed)?;
     String::from_utf8(value).map(SecretString::from).map_err(|_| SealError)
 }
 
-fn denied<H: TurnHost>(document: &str) -> Result<Begun<H>, Failure> {
+/// Why it may not begin. `elsewhere`: the granter's counter says so, which pays.
+fn denied<H: TurnHost>(document: &str, elsewhere: bool) -> Result<Begun<H>, Failure> {
     let Denial { outcome, model, replay, replay_turn } =
         astra_kernel::json::from_str(document).map_err(|e| Failure::internal(format!("turn_begin's document: {e}")))?;
     let named = |key: &str| model.as_ref().and_then(|m| m.get(key)).and_then(|v| v.as_str()).unwrap_or("?").to_owned();
@@ -200,6 +249,13 @@ fn denied<H: TurnHost>(document: &str) -> Result<Begun<H>, Failure> {
         "no_member" => Problem::no_member(),
         "token_revoked" => Problem::token_revoked(),
         "role_denied" => Problem::forbidden(Permission::AgentInvoke.as_str()),
+        "model_forbidden" if elsewhere => Problem::new(
+            Code::Forbidden,
+            "The granted agent's model is not one that both workspaces may use: their restrictions do not list it.",
+        ),
+        "model_unavailable" if elsewhere => {
+            Problem::new(Code::ModelUnavailable, "The workspace that grants the agent, and pays, has no key for the agent's model.")
+        }
         "model_forbidden" => Problem::new(
             Code::Forbidden,
             format!("This workspace may not use the model {}/{}: its restrictions do not list it.", named("provider"), named("modelId")),
@@ -233,7 +289,7 @@ fn replayed<H: TurnHost>(
         return Err(Problem::new(code, detail).into());
     }
     let stored: Result<StoredAnswer, _> = serde_json::from_value(replay.unwrap_or_default().into());
-    stored.map(|answer| Begun::Replay(answer.into())).map_err(|e| Failure::internal(format!("a stored answer: {e}")))
+    stored.map(|answer| Begun::Replay(Box::new(answer.into()))).map_err(|e| Failure::internal(format!("a stored answer: {e}")))
 }
 
 fn key_reused() -> Problem {
@@ -242,6 +298,14 @@ fn key_reused() -> Problem {
 
 fn unavailable() -> Problem {
     Problem::new(Code::Unavailable, "The database cannot be reached, so nothing is started. Try again.").with_retry_after(1)
+}
+
+/// A limit of the workspace that pays is reached. Which one is told, and when to try again; none of its figures.
+fn refused_there(refusal: &Refusal) -> Problem {
+    let limit = &refusal.limit;
+    let whose = if refusal.scope == "agent" && limit != "maxTokensPerTurn" { "grant" } else { "granting workspace" };
+    let detail = format!("The {whose}'s limit {limit} is reached: the agent is another workspace's, which pays for it.");
+    Problem { limit: Some(limit.clone()), retry_after: refusal.retry_after, ..Problem::new(Code::QuotaExceeded, detail) }
 }
 
 /// A limit that is reached, for the caller.

@@ -1,7 +1,8 @@
 //! `turn_begin`'s document: all that a turn needs, from one snapshot.
 
-use astra_kernel::{AgentId, Limits, Price, SessionId, WorkspaceId};
+use astra_kernel::{AgentId, GrantId, Limits, Price, SessionId, WorkspaceId};
 use astra_memory::Citation;
+use astra_quota::{Prior, Visit};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -122,6 +123,52 @@ impl std::fmt::Debug for Said {
 impl std::fmt::Debug for Memory {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} bytes at {}", self.content.len(), self.score)
+    }
+}
+
+/// A document whose outcome is `payer`: the agent is granted and its granter pays, so the granter's counter is to be asked. What the turn needs of its own workspace is here.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Referral {
+    /// Whose counter.
+    pub granter: WorkspaceId,
+    /// By which grant.
+    pub grant_id: GrantId,
+    /// The agent as it is called here, `GRANTER/AGENT`.
+    pub agent_id: AgentId,
+    /// The agent as it is called there, `AGENT@RECEIVER`.
+    pub counted_as: AgentId,
+    /// What shows that this turn was asked for here.
+    pub ticket: String,
+    /// The conversation.
+    pub session_id: SessionId,
+    /// Whether it begins with this turn.
+    pub new_session: bool,
+    /// What was said in it, oldest first.
+    #[serde(default)]
+    pub history: Vec<Said>,
+    /// What memory gave, best first.
+    #[serde(default)]
+    pub memories: Vec<Memory>,
+}
+
+impl Referral {
+    /// What the granter's counter has to know of it.
+    pub fn visit(&self, receiver: &WorkspaceId) -> Visit {
+        let prior = Prior {
+            messages: self.history.len(),
+            message_bytes: self.history.iter().map(|said| said.content.len()).sum(),
+            memories: self.memories.len(),
+            memory_bytes: self.memories.iter().map(|memory| memory.content.len()).sum(),
+        };
+        Visit { workspace: receiver.clone(), grant_id: self.grant_id, ticket: self.ticket.clone(), new_session: self.new_session, prior }
+    }
+
+    /// The granter's document, with what is the receiver's.
+    pub fn complete(self, context: Context) -> Context {
+        let Self { agent_id, session_id, new_session, history, memories, .. } = self;
+        let agent = Agent { id: agent_id, ..context.agent };
+        Context { agent, session_id, new_session, history, memories, ..context }
     }
 }
 

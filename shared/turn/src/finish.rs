@@ -6,8 +6,9 @@ use crate::context::Context;
 use crate::prompt;
 use astra_host::Failure;
 use astra_host::stream::TurnHost;
-use astra_kernel::{Code, NanoUsd, Price, Problem, SessionId, Timestamp, TurnId, Usage, UsageSource, WorkspaceId};
+use astra_kernel::{AgentId, Code, NanoUsd, Price, Problem, SessionId, Timestamp, TurnId, Usage, UsageSource, WorkspaceId};
 use astra_memory::Citation;
+use astra_quota::Guest;
 use astra_quota::words::{Answer, Ask, Record, TurnStatus};
 
 /// Waits between the attempts to save, in milliseconds.
@@ -28,6 +29,8 @@ pub struct Opening {
     pub session_id: SessionId,
     /// What was asked.
     pub ask: TurnAsk,
+    /// Who pays, when it is another workspace.
+    pub payer: Option<Payer>,
     new_session: bool,
     provider: String,
     model: String,
@@ -36,13 +39,32 @@ pub struct Opening {
     started_at: Timestamp,
 }
 
+/// The workspace that pays for another's turn.
+#[derive(Debug)]
+pub struct Payer {
+    /// It, whose counter holds.
+    pub workspace: WorkspaceId,
+    /// What its counter calls the agent.
+    pub agent_id: AgentId,
+    /// Whose turn it is, and by which grant.
+    pub guest: Guest,
+}
+
 impl Opening {
-    pub(crate) fn new(workspace: WorkspaceId, turn_id: TurnId, ask: TurnAsk, context: &Context, started_at: Timestamp) -> Self {
+    pub(crate) fn new(
+        workspace: WorkspaceId,
+        turn_id: TurnId,
+        ask: TurnAsk,
+        context: &Context,
+        started_at: Timestamp,
+        payer: Option<Payer>,
+    ) -> Self {
         Self {
             workspace,
             turn_id,
             session_id: context.session_id,
             ask,
+            payer,
             new_session: context.new_session,
             provider: context.model.provider.clone(),
             model: context.model.model_id.clone(),
@@ -50,6 +72,11 @@ impl Opening {
             citations: prompt::shown(context).filter_map(|memory| memory.citation.clone()).collect(),
             started_at,
         }
+    }
+
+    /// Whose counter holds and settles.
+    pub fn counter(&self) -> &WorkspaceId {
+        self.payer.as_ref().map_or(&self.workspace, |payer| &payer.workspace)
     }
 }
 
@@ -82,7 +109,8 @@ impl End {
 /// When the counter cannot be reached. Saving goes on in the background for a while; when that is in vain too, or the process ends, the counter ends the turn
 /// by itself, charged with what was last reported.
 pub async fn finish<H: TurnHost>(host: &H, opening: Opening, end: End) -> Result<TurnAnswer, Failure> {
-    let Opening { workspace, turn_id, session_id, ask, new_session, provider, model, price, citations, started_at } = opening;
+    let counter = opening.counter().clone();
+    let Opening { workspace: _, turn_id, session_id, ask, payer, new_session, provider, model, price, citations, started_at } = opening;
     let End { status, finish_reason, content, usage, error } = end;
     let cost: NanoUsd = price.cost(&usage).map_err(|e| Failure::internal(format!("the cost of a turn: {e}")))?;
     let stored = StoredAnswer {
@@ -92,16 +120,22 @@ pub async fn finish<H: TurnHost>(host: &H, opening: Opening, end: End) -> Result
         content: None,
         finish_reason: finish_reason.to_owned(),
         usage,
-        cost_nano_usd: cost,
+        cost_nano_usd: if payer.is_none() { cost } else { NanoUsd::ZERO },
+        paid_by: payer.as_ref().map(|payer| payer.workspace.clone()),
         quota: astra_quota::QuotaView::default(),
         citations,
     };
     let answer = error.is_none().then(|| serde_json::value::to_raw_value(&stored).ok()).flatten();
+    let (agent_id, idempotency_key, guest) = match payer {
+        None => (ask.agent_id, ask.idempotency_key, None),
+        Some(Payer { workspace: _, agent_id, guest }) => (agent_id, ask.idempotency_key.map(|key| guest.key(&key)), Some(guest)),
+    };
+    let is_own = guest.is_none();
     let record = Ask::Finish(Box::new(Record {
         turn_id,
         session_id,
         new_session,
-        agent_id: ask.agent_id,
+        agent_id,
         subject: ask.subject,
         status,
         finish_reason: Some(finish_reason.to_owned()),
@@ -112,7 +146,7 @@ pub async fn finish<H: TurnHost>(host: &H, opening: Opening, end: End) -> Result
         price_version: price.version,
         usage,
         cost_nano_usd: cost,
-        idempotency_key: ask.idempotency_key,
+        idempotency_key,
         request_hash: ask.request_hash,
         error_code: error.map(|code| code.as_str().to_owned()),
         answer,
@@ -120,27 +154,30 @@ pub async fn finish<H: TurnHost>(host: &H, opening: Opening, end: End) -> Result
         started_at,
         ended_at: host.now().max(started_at),
         alerts: Vec::new(),
+        guest,
     }));
     let mut waits = WAITS.iter();
     loop {
-        if let Ok(Answer::Finished(finished)) = host.ask(&workspace, &record).await {
-            return Ok(StoredAnswer { content: Some(content.unwrap_or_default()), quota: finished.quota, ..stored }.into());
+        if let Ok(Answer::Finished(finished)) = host.ask(&counter, &record).await {
+            // What is left of another's limits is not told.
+            let quota = if is_own { finished.quota } else { astra_quota::QuotaView::default() };
+            return Ok(StoredAnswer { content: Some(content.unwrap_or_default()), quota, ..stored }.into());
         }
         let Some(wait) = waits.next() else {
             let detail = "The answer could not be saved: the quota counter cannot be reached. It is tried for a while; then the turn is charged what \
                           was last reported.";
-            host.background(late(host.clone(), workspace, record));
+            host.background(late(host.clone(), counter, record));
             return Err(Problem::new(Code::Unavailable, detail).into());
         };
         host.sleep(*wait).await;
     }
 }
 
-async fn late<H: TurnHost>(host: H, workspace: WorkspaceId, record: Ask) {
+async fn late<H: TurnHost>(host: H, counter: WorkspaceId, record: Ask) {
     let (times, wait) = LATE;
     for _ in 0..times {
         host.sleep(wait).await;
-        if let Ok(Answer::Finished(_)) = host.ask(&workspace, &record).await {
+        if let Ok(Answer::Finished(_)) = host.ask(&counter, &record).await {
             return;
         }
     }

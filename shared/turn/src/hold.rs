@@ -81,13 +81,18 @@ impl<H: TurnHost> Drop for TurnHold<H> {
 mod tests {
     use super::*;
     use crate::begin::TurnAsk;
+    use crate::finish::Payer;
     use astra_host::testing::{FakeHost, NOW};
-    use astra_quota::QuotaView;
     use astra_quota::words::{Answer, Finished};
+    use astra_quota::{Guest, QuotaView};
     use futures_util::FutureExt as _;
     use serde_json::json;
 
     fn hold(host: &FakeHost) -> TurnHold<FakeHost> {
+        hold_paid_by(host, None)
+    }
+
+    fn hold_paid_by(host: &FakeHost, payer: Option<Payer>) -> TurnHold<FakeHost> {
         host.counter(|_| Ok(Answer::Finished(Finished { saved: true, quota: QuotaView::default() })));
         let id = "00000000-0000-7000-8000-000000000001";
         let context = serde_json::from_value(json!({
@@ -100,12 +105,12 @@ mod tests {
             message: "hello".into(),
             session_id: None,
             metadata: None,
-            idempotency_key: None,
+            idempotency_key: Some("k".into()),
             request_hash: "h".into(),
             subject: "u".into(),
             token_id: None,
         };
-        let opening = Opening::new("acme".to_owned().try_into().unwrap(), id.parse().unwrap(), ask, &context.unwrap(), NOW);
+        let opening = Opening::new("acme".to_owned().try_into().unwrap(), id.parse().unwrap(), ask, &context.unwrap(), NOW, payer);
         let meter = Meter::new(100, 100);
         meter.asked(7);
         meter.delivered(3);
@@ -131,5 +136,22 @@ mod tests {
         let host = FakeHost::new(&[]);
         hold(&host).settle(End::failed(Code::UpstreamError)).now_or_never().unwrap().unwrap();
         assert_eq!(host.asked().len(), 1, "dropping it adds nothing");
+    }
+
+    #[test]
+    fn a_hold_that_another_workspace_pays_for_is_settled_there() {
+        let host = FakeHost::new(&[]);
+        let id = |text: &str| text.to_owned().try_into().unwrap();
+        let grant_id = "00000000-0000-7000-8000-000000000002".parse().unwrap();
+        let guest = Guest { workspace: id("acme"), grant_id, ticket: "t".into() };
+        let agent_id = "a@acme".to_owned().try_into().unwrap();
+        let hold = hold_paid_by(&host, Some(Payer { workspace: id("beta"), agent_id, guest: guest.clone() }));
+        let answer = hold.settle(End::failed(Code::UpstreamError)).now_or_never().unwrap().unwrap();
+        let asked = host.asked();
+        for said in [format!("{guest:?}"), r#"AgentId("a@acme")"#.to_owned(), r#"Some("acme\nk")"#.to_owned()] {
+            assert!(asked[0].starts_with("beta Finish") && asked[0].contains(&said), "{said} in {asked:?}");
+        }
+        // What is told is the receiver's.
+        assert_eq!((answer.paid_by, answer.agent_id.as_str()), (Some(id("beta")), "a"));
     }
 }

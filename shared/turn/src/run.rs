@@ -56,15 +56,15 @@ enum Stopped {
 /// What the caller is told when the turn failed; it is saved all the same.
 pub async fn run<H: TurnHost>(host: &H, running: Running<H>, on_text: &mut (dyn FnMut(&str) + Send)) -> Result<TurnAnswer, Failure> {
     let Running { mut hold, prompt, endpoint, bounded_by_budget, deadline, request_id, quota: _ } = running;
-    let (workspace, turn_id) = match hold.opening() {
-        Some(opening) => (opening.workspace.clone(), opening.turn_id),
+    let (workspace, counter, turn_id) = match hold.opening() {
+        Some(opening) => (opening.workspace.clone(), opening.counter().clone(), opening.turn_id),
         None => return Err(Failure::internal("a turn that has ended")),
     };
     let began = host.now();
     let mut first = None;
     let (said, counter_calls) = {
         let (text, meter) = hold.delivery();
-        let cut = pulse(host, &workspace, turn_id, meter, deadline);
+        let cut = pulse(host, &counter, turn_id, meter, deadline);
         let mut timed = |text: &str| {
             first.get_or_insert_with(|| host.now());
             on_text(text);
@@ -74,7 +74,7 @@ pub async fn run<H: TurnHost>(host: &H, running: Running<H>, on_text: &mut (dyn 
     let spoken = host.now();
     let (end, problem) = judge(said, hold.text(), hold.covered(), bounded_by_budget);
     let line = serde_json::json!({
-        "event": "turn", "requestId": &*request_id, "workspace": workspace, "turnId": turn_id, "status": end.status,
+        "event": "turn", "requestId": &*request_id, "workspace": workspace, "payer": (counter != workspace).then_some(&counter), "turnId": turn_id, "status": end.status,
         "finishReason": end.finish_reason, "counterCalls": counter_calls, "usageSource": end.usage.source, "code": problem.as_ref().map(|p| p.code.as_str()),
         "cause": problem.as_ref().map(|p| &p.detail),
     });

@@ -495,7 +495,7 @@ async fn a_grant_is_in_the_log_of_those_who_did_something_with_it() {
     };
     let entry = |action: &str, target: &str, detail: &str| (action.to_owned(), target.to_owned(), detail.to_owned());
     let (by_a, by_b) = (of(&a).await, of(&b).await);
-    let given = "agentId allow maxCost readonly receivingWorkspaceId";
+    let given = "agentId allow maxCost payer readonly receivingWorkspaceId";
     assert_eq!(
         by_a[..3],
         [entry("grant.give", &one, given), entry("grant.give", &two, given), entry("grant.change", &two, "revokedAt")],

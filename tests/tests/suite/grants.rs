@@ -134,7 +134,7 @@ async fn a_grant_is_given_by_who_has_the_agent_and_says_nothing_of_the_other() {
         (json!({ "agentId": format!("{}/helper", b.id) }), "/agentId"),
         (json!({ "expiresAt": "2001-01-01T00:00:00Z" }), "/expiresAt"),
         (json!({ "maxCostUsdPerMonth": -1 }), "/maxCostUsdPerMonth"),
-        (json!({ "payer": "granter" }), "/payer"),
+        (json!({ "payer": "nobody" }), "/payer"),
         (json!({ "allow": ["memory:cross-workspace-read"] }), "/allow"),
         (json!({ "workspaceId": b.id }), "/workspaceId"),
     ] {

@@ -22,6 +22,7 @@ mod memory;
 mod models;
 mod onboarding;
 mod our_budgets;
+mod payer;
 mod people;
 mod protocol;
 mod roles;

@@ -8,6 +8,7 @@ mod attempts;
 mod calls;
 mod catalogue;
 mod filled;
+mod guests;
 
 /// The roles that the functions log in as.
 const FUNCTIONS: [&str; 6] = ["astra_provision", "astra_invoke", "astra_quota", "astra_billing", "astra_grants", "astra_memory"];

@@ -241,7 +241,7 @@ fn stop_reaches_the_turn_with_its_next_sign_of_life_and_only_its_own_member() {
     let world = World::new();
     world.begin(1, None);
     let turn_id = turn(1);
-    let stop = |subject: Option<&str>| world.ask(Ask::Stop(Stop { turn_id, subject: subject.map(str::to_owned) }), NOW);
+    let stop = |subject: Option<&str>| world.ask(Ask::Stop(Stop { turn_id, subject: subject.map(str::to_owned), guest: None }), NOW);
     assert!(matches!(stop(Some("somebody else")), Answer::NotRunning));
     assert!(matches!(stop(Some("u")), Answer::Stopping));
     let alive = |sequence| world.ask(Ask::Extend(extend(1, sequence)), NOW);

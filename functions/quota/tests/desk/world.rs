@@ -207,6 +207,7 @@ pub(crate) fn begin(n: u128) -> Begin {
         top_k: 0,
         history_limit: 0,
         lease_millis: LEASE,
+        guest: None,
     }
 }
 

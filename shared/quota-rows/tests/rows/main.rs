@@ -5,6 +5,7 @@
 mod changes;
 mod crowd;
 mod grouped;
+mod guests;
 mod load;
 mod rules;
 mod same;

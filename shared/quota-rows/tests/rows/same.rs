@@ -157,7 +157,7 @@ impl Both {
             Step::Stop { which, own } => {
                 let turn_id = pick(*which, self.running.len()).map_or(turn(0), |n| self.running[n].0.turn_id);
                 let subject = Some(if *own { "u" } else { "somebody else" }.to_owned());
-                self.ask(|| Ask::Stop(Stop { turn_id, subject: subject.clone() })).await;
+                self.ask(|| Ask::Stop(Stop { turn_id, subject: subject.clone(), guest: None })).await;
             }
             Step::Wait { millis } => self.wait(*millis).await,
             Step::SetLimits(limits) => {

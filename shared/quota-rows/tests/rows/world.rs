@@ -152,6 +152,7 @@ pub(crate) fn begin(n: u128) -> Begin {
         top_k: 0,
         history_limit: 0,
         lease_millis: LEASE,
+        guest: None,
     }
 }
 
@@ -184,6 +185,7 @@ pub(crate) fn record(of: &Begin, started_at: Timestamp, usage: Usage, cost: i64,
         started_at,
         ended_at: now,
         alerts: vec![],
+        guest: None,
     }
 }
 
@@ -290,7 +292,7 @@ impl World {
     }
 
     pub(crate) async fn stop(&self, n: u128, subject: Option<&str>) -> Answer {
-        self.counter().ask(&Ask::Stop(Stop { turn_id: turn(n), subject: subject.map(str::to_owned) }), START).await
+        self.counter().ask(&Ask::Stop(Stop { turn_id: turn(n), subject: subject.map(str::to_owned), guest: None }), START).await
     }
 
     pub(crate) async fn status(&self, now: Timestamp) -> QuotaView {

@@ -205,6 +205,7 @@ impl World {
             turn,
             agent: agent(wish.agent),
             subject: wish.subject(),
+            guest: None,
             key: wish.key(),
             now: self.model.now,
             spans: &spans,

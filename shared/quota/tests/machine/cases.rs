@@ -2,7 +2,7 @@
 
 use crate::zone::Zone;
 use crate::{PRICE, START, agent};
-use astra_kernel::{Allowance, Limits, NanoUsd, Timestamp, TurnId, Usage, UsageSource};
+use astra_kernel::{Allowance, Limits, NanoUsd, Timestamp, TurnId, Usage, UsageSource, WorkspaceId};
 use astra_quota::words::Extend;
 use astra_quota::{
     AdmitError, Amount, Cap, Counter, Heard, Known, QuotaView, Request, SaveOutcome, Size, Spans, Spent, alert, plan, window,
@@ -18,6 +18,7 @@ fn begin(counter: &mut Counter, n: u128, key: Option<&str>, limits: &Limits, now
         turn,
         agent: agent(0),
         subject: "u".into(),
+        guest: None,
         key: key.map(|k| (k.to_owned(), "hash".to_owned())),
         limits,
         now,
@@ -151,6 +152,7 @@ fn try_long(counter: &mut Counter, n: u128, limits: &Limits, wanted_output: u64)
         turn,
         agent: agent(0),
         subject: "u".into(),
+        guest: None,
         key: None,
         now: START,
         spans: &spans,
@@ -176,6 +178,7 @@ fn a_turn_of_an_agent_that_is_granted_until_then_is_told_to_stop_then() {
         turn,
         agent: agent(0),
         subject: "u".into(),
+        guest: None,
         key: None,
         now: START,
         spans: &spans,
@@ -193,6 +196,48 @@ fn a_turn_of_an_agent_that_is_granted_until_then_is_told_to_stop_then() {
     let mut is_told = |at| if let Heard::Taken(extended) = extend(&mut counter, 1, 10, at) { extended.stop } else { panic!("not taken") };
     assert!(!is_told(until.plus_millis(-1)));
     assert!(is_told(until));
+}
+
+#[test]
+fn a_guests_turn_is_stopped_from_where_it_was_asked_for_and_from_nowhere_else() {
+    let mut counter = loaded(START);
+    let (turn, spans) = (TurnId(uuid::Uuid::from_u128(1)), spans(START));
+    let workspace = |id: &str| WorkspaceId::try_from(id.to_owned()).unwrap();
+    let request = Request {
+        turn,
+        agent: agent(0),
+        subject: "u".into(),
+        guest: Some(workspace("b")),
+        key: None,
+        now: START,
+        spans: &spans,
+        limits: &monthly(5_000_000_000),
+        allowance: &Allowance::default(),
+        agent_count: 1,
+        max_tokens_per_turn: None,
+        until: None,
+        size: Size { least: 100, full: 100 },
+        wanted_output: 1_000,
+        price: PRICE,
+        lease_millis: 30_000,
+    };
+    counter.admit(request).unwrap();
+    for (subject, guest, stops) in [
+        (None, None, false),
+        (Some("u"), None, false),
+        (Some("u"), Some("c"), false),
+        (Some("v"), Some("b"), false),
+        (Some("u"), Some("b"), true),
+        (None, Some("b"), true),
+    ] {
+        assert_eq!(counter.stop(turn, subject, guest.map(workspace).as_ref()), stops, "{subject:?} of {guest:?}");
+    }
+    // What was written down of it, and what was written down before there were guests.
+    let kept = serde_json::to_value(counter.hold(turn).unwrap()).unwrap();
+    assert_eq!(kept["guest"], "b");
+    let mut before = kept;
+    before.as_object_mut().unwrap().remove("guest");
+    assert_eq!(serde_json::from_value::<astra_quota::Hold>(before).unwrap().guest, None);
 }
 
 #[test]

@@ -43,6 +43,7 @@ fn check_hold(hold: &Hold, turn: &Turn) {
     let Hold {
         agent,
         subject,
+        guest,
         key,
         started_at,
         spans,
@@ -76,7 +77,7 @@ fn check_hold(hold: &Hold, turn: &Turn) {
         (turn.started_at, turn.windows.as_slice(), turn.stop, LEASE),
         "the windows that it began in"
     );
-    assert_eq!((*max_tokens_per_turn, *max_turns_per_minute, *until), (turn.max_tokens, turn.per_minute, None), "its limits");
+    assert_eq!((*max_tokens_per_turn, *max_turns_per_minute, *until, guest), (turn.max_tokens, turn.per_minute, None, &None), "its limits");
     assert_eq!(
         (agent.as_str(), subject, key, price),
         (AGENTS[usize::from(turn.agent)], &turn.subject, &turn.key, &turn.price),

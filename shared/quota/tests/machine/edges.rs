@@ -16,6 +16,7 @@ fn begin(counter: &mut Counter, n: u128, limits: &Limits, now: Timestamp, wanted
         turn: turn_id(n),
         agent: agent(0),
         subject: "u".into(),
+        guest: None,
         key: Some(("k".into(), "hash".into())),
         now,
         spans: &spans,

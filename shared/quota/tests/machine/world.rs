@@ -280,7 +280,7 @@ impl World {
     fn stop(&mut self, turn: TurnId, is_own: bool) {
         let whose = self.model.running.get(&turn).map(|turn| turn.subject.clone());
         let subject = if is_own { whose.clone() } else { Some("somebody else".to_owned()) };
-        assert_eq!(self.counter.stop(turn, subject.as_deref()), is_own && whose.is_some(), "who may stop it");
+        assert_eq!(self.counter.stop(turn, subject.as_deref(), None), is_own && whose.is_some(), "who may stop it");
         if let Some(turn) = self.model.running.get_mut(&turn) {
             turn.stop |= is_own;
         }
