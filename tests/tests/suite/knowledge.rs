@@ -183,11 +183,40 @@ async fn what_a_process_that_ended_left_behind_is_done_by_the_next() {
 }
 
 #[tokio::test]
+async fn a_step_without_the_lease_does_nothing() {
+    let (ws, db) = (Workspace::local().await, Db::connect().await);
+    left_behind(&db, &ws, "plums", "leased_until=now() + interval '1 hour'").await;
+    let zeros = vec!["0"; 384].join(",");
+    let chunk = json!({ "id": "0199c0de-0000-7000-8000-00000000000a", "position": 0, "heading": "", "content": "forged", "embedding": format!("[{zeros}]") });
+    let document = db.rows(&format!("SELECT id FROM \"mem_{}\".documents", ws.id), &[]).await[0]["id"].clone();
+    let mut step = json!({
+        "jobId": "0199c0de-0000-7000-8000-000000000009", "lease": "0199c0de-0000-7000-8000-00000000000b", "documentId": document, "total": 1,
+        "chunks": [chunk], "leasedUntil": "2026-11-28T00:00:00Z", "now": "2026-11-28T00:00:00Z"
+    });
+    let run = async |step: &Value| {
+        let sql = "SELECT astra.document_chunks(astra.enter($1), $2) AS said";
+        db.rows(sql, &[&astra_tests::proof::of(&ws.id), &step.to_string()]).await[0]["said"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(run(&step).await, r#"{"outcome":"lost"}"#);
+    assert_eq!(db.number(&format!("SELECT count(*) FROM \"mem_{}\".chunks WHERE $1 <> ''", ws.id), &[&ws.id]).await, 0);
+    db.run(&format!("UPDATE jobs SET lease = '0199c0de-0000-7000-8000-00000000000c' WHERE workspace_id = '{}'", ws.id)).await;
+    step["lease"] = json!("0199c0de-0000-7000-8000-00000000000c");
+    assert_eq!(run(&step).await, r#"{"outcome":"done"}"#);
+    // Twice is once.
+    assert_eq!(run(&step).await, r#"{"outcome":"lost"}"#);
+    assert_eq!(search(&ws.owner, &ws, "forged").await[0]["content"], "forged");
+}
+
+#[tokio::test]
 async fn a_dead_job_is_the_operators_to_see_and_to_try_again() {
     let (ws, db) = (Workspace::local().await, Db::connect().await);
     left_behind(&db, &ws, "plums", "dead_at=now()").await;
     let jobs = ws.path("/memory/jobs");
     ws.owner.get(&jobs).await.problem(403, "forbidden");
+    // A role of the workspace's own may have any permission, and is no operator.
+    ws.owner.put(&ws.path("/roles/lister"), &json!({ "allow": ["workspace:list", "memory:*"] })).await.problem(403, "forbidden");
+    ws.operator.put(&ws.path("/roles/lister"), &json!({ "allow": ["workspace:list", "memory:*"] })).await.ok(200);
+    ws.user("lea", "lister").await.get(&jobs).await.problem(403, "forbidden");
     let list = ws.operator.get(&jobs).await.ok(200);
     let job = &list["data"][0];
     assert_eq!((&job["kind"], &job["about"]), (&json!("ingest"), &json!("document plums")));
