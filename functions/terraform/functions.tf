@@ -70,7 +70,7 @@ locals {
         "/workspaces/{workspaceId}/memory",
         "/workspaces/{workspaceId}/users",
       ]
-      stream   = false
+      stream = false
       # Jobs go on after the answer.
       timeout  = 120
       secrets  = ["TOKEN_KEYS", "TENANT_KEYS"]
