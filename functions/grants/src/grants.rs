@@ -46,11 +46,14 @@ pub(crate) struct GrantBody {
     #[serde(default)]
     #[schema(value_type = Option<f64>, minimum = 0, maximum = 9_007_199)]
     max_cost_usd_per_month: Option<UsdAmount>,
-    /// Permissions that reach across workspaces. None is served yet.
+    /// What reaches across workspaces: `memory:cross-workspace-read` shows the agent's turns what this workspace remembers (nobody's own memories) and what its documents say.
     #[serde(default)]
-    #[schema(max_items = 0)]
+    #[schema(max_items = 1)]
     allow: Vec<String>,
 }
+
+/// The one permission that reaches across workspaces.
+const CROSS_READ: &str = "memory:cross-workspace-read";
 
 fn yes() -> bool {
     true
@@ -198,7 +201,9 @@ fn given() -> Direction {
     responses((status = 201, description = "The grant", body = GrantView)),
 )]
 pub(crate) async fn give<H: Host>(call: Call<H>, Params(path): Params<WorkspacePath>, request: Unread) -> Result<Response, Failure> {
-    let Allowed { claims, data, .. } = call.tenant(&path.workspace_id, Permission::GrantWrite).await?;
+    let allowed = call.tenant(&path.workspace_id, Permission::GrantWrite).await?;
+    let may_read = allowed.may(Permission::MemoryRead);
+    let Allowed { claims, data, .. } = allowed;
     let body: GrantBody = request.json().await?;
     let GrantBody { receiving_workspace_id, agent_id, readonly, expires_at, payer, max_cost_usd_per_month, allow } = body;
     let now = call.host.now();
@@ -214,8 +219,12 @@ pub(crate) async fn give<H: Host>(call: Call<H>, Params(path): Params<WorkspaceP
     if max_cost_usd_per_month.as_ref().is_some_and(|UsdAmount(cost)| *cost < NanoUsd::ZERO) {
         return Err(Problem::field("/maxCostUsdPerMonth", "an amount here is not negative").into());
     }
-    if !allow.is_empty() {
-        return Err(Problem::field("/allow", "nothing reaches across workspaces yet: leave it out or empty").into());
+    if allow.len() > 1 || allow.iter().any(|entry| entry != CROSS_READ) {
+        return Err(Problem::field("/allow", format!("only {CROSS_READ} reaches across workspaces")).into());
+    }
+    // Nobody shows what they may not read.
+    if !allow.is_empty() && !may_read {
+        return Err(Problem::forbidden(Permission::MemoryRead.as_str()).into());
     }
     let grant = NewGrant {
         id: call.host.new_id(),

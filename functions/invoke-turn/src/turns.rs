@@ -97,7 +97,8 @@ impl TurnRequest {
         }
         let request_hash = hex::encode(hash.finalize());
         let token_id = (!claims.is_operator()).then(|| claims.jti.clone());
-        Ok(TurnAsk { agent_id, message, session_id, metadata, idempotency_key, request_hash, subject: claims.sub.clone(), token_id })
+        let (subject, scope) = (claims.sub.clone(), claims.scope.clone());
+        Ok(TurnAsk { agent_id, message, session_id, metadata, idempotency_key, request_hash, subject, token_id, scope })
     }
 }
 

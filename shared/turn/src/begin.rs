@@ -47,6 +47,8 @@ pub struct TurnAsk {
     pub subject: String,
     /// The id of their token; none: the operator.
     pub token_id: Option<String>,
+    /// What their token is narrowed to.
+    pub scope: Option<Vec<String>>,
 }
 
 /// A turn has begun, or has been before.
@@ -159,6 +161,7 @@ async fn prepare<H: TurnHost>(
         payer = Some(Payer { workspace: referral.granter.clone(), agent_id: referral.counted_as.clone(), guest });
         context = referral.complete(context);
     }
+    context.keep_what_may_be_told(ask.scope.as_deref());
     let counter = payer.as_ref().map_or(workspace, |payer| &payer.workspace).clone();
     // A granted agent is its granter's, however it was asked for.
     ask.agent_id = context.agent.id.clone();

@@ -1,6 +1,6 @@
 //! `turn_begin`'s document: all that a turn needs, from one snapshot.
 
-use astra_kernel::{AgentId, GrantId, Limits, Price, SessionId, WorkspaceId};
+use astra_kernel::{Access, AgentId, GrantId, Limits, Permission, Price, SessionId, WorkspaceId};
 use astra_memory::Citation;
 use astra_quota::{Prior, Visit};
 use serde::Deserialize;
@@ -30,6 +30,16 @@ pub struct Context {
     /// What memory gave, best first.
     #[serde(default)]
     pub memories: Vec<Memory>,
+    /// What who asks is in their workspace; none: the operator.
+    pub access: Option<Access>,
+}
+
+impl Context {
+    /// Leaves out what the granter shows of its memory when who asks may not be told.
+    pub fn keep_what_may_be_told(&mut self, scope: Option<&[String]>) {
+        let may = self.access.as_ref().is_some_and(|access| access.allows(scope, Permission::MemoryCrossWorkspaceRead));
+        self.memories.retain(|memory| may || !memory.shared);
+    }
 }
 
 /// The workspace, as templates see it.
@@ -112,6 +122,9 @@ pub struct Memory {
     /// Where it stands, when it is of a document.
     #[serde(flatten)]
     pub citation: Option<Citation>,
+    /// Whether it is another workspace's, which grants the agent and shows this.
+    #[serde(default)]
+    pub shared: bool,
 }
 
 impl std::fmt::Debug for Said {
@@ -150,6 +163,8 @@ pub struct Referral {
     /// What memory gave, best first.
     #[serde(default)]
     pub memories: Vec<Memory>,
+    /// What who asks is in their workspace; none: the operator.
+    pub access: Option<Access>,
 }
 
 impl Referral {
@@ -166,9 +181,9 @@ impl Referral {
 
     /// The granter's document, with what is the receiver's.
     pub fn complete(self, context: Context) -> Context {
-        let Self { agent_id, session_id, new_session, history, memories, .. } = self;
+        let Self { agent_id, session_id, new_session, history, memories, access, .. } = self;
         let agent = Agent { id: agent_id, ..context.agent };
-        Context { agent, session_id, new_session, history, memories, ..context }
+        Context { agent, session_id, new_session, history, memories, access, ..context }
     }
 }
 

@@ -109,6 +109,7 @@ mod tests {
             request_hash: "h".into(),
             subject: "u".into(),
             token_id: None,
+            scope: None,
         };
         let opening = Opening::new("acme".to_owned().try_into().unwrap(), id.parse().unwrap(), ask, &context.unwrap(), NOW, payer);
         let meter = Meter::new(100, 100);

@@ -135,7 +135,7 @@ async fn a_grant_is_given_by_who_has_the_agent_and_says_nothing_of_the_other() {
         (json!({ "expiresAt": "2001-01-01T00:00:00Z" }), "/expiresAt"),
         (json!({ "maxCostUsdPerMonth": -1 }), "/maxCostUsdPerMonth"),
         (json!({ "payer": "nobody" }), "/payer"),
-        (json!({ "allow": ["memory:cross-workspace-read"] }), "/allow"),
+        (json!({ "allow": ["memory:read"] }), "/allow"),
         (json!({ "workspaceId": b.id }), "/workspaceId"),
     ] {
         let problem = a.owner.post(&path, &body(&b.id, &more)).await.problem(422, "unprocessable");
@@ -256,4 +256,60 @@ async fn grants_that_come_and_go_under_load_let_no_turn_through_that_is_not_gran
     let ledger = Db::connect().await.settled(&b.id, calls, SOON).await;
     assert_eq!(ledger.len(), calls, "each call of the model is one turn on the bill");
     assert_eq!(b.held().await, 0);
+}
+
+#[tokio::test]
+async fn a_grant_shows_the_granters_memory_when_it_says_so_to_whom_the_receiver_lets_read_it() {
+    let (a, b) = (Workspace::local().await, Workspace::local().await);
+    let mut helper = template::local("helper");
+    helper.as_object_mut().unwrap().remove("id");
+    let _ = a.owner.put(&a.path("/agents/helper"), &helper).await.expect(200);
+    let remember = async |content: &str, personal: bool| {
+        a.owner.post(&a.path("/memories"), &json!({ "kind": "fact", "content": content, "personal": personal })).await.ok(201);
+    };
+    remember("Refunds take 30 days at A.", false).await;
+    remember("Refunds of A's owner take a year.", true).await;
+    let handbook = crate::knowledge::upload(&a.owner, &a, "handbook", "# A\n\nRefunds of A are paid on Fridays.").await;
+    b.owner.post(&b.path("/memories"), &json!({ "kind": "fact", "content": "Refunds take 14 days at B." })).await.ok(201);
+    // Who may read it at B, and who may not: nobody does unless a role says so.
+    b.operator.put(&b.path("/roles/partner"), &json!({ "allow": ["agent:invoke", "memory:cross-workspace-read"] })).await.ok(200);
+    let partner = b.user("pat", "partner").await;
+    let said = async |api: &Api| {
+        let body = json!({ "agentId": format!("{}/helper", a.id), "message": "When are refunds paid?" });
+        api.post(&b.path("/turns"), &body).await.ok(200)
+    };
+    for payer in ["receiver", "granter"] {
+        let grant = give(&a, &b, &json!({ "payer": payer })).await;
+        let (seen, all) = (said(&partner).await, "30 days");
+        assert!(
+            !seen["content"].as_str().unwrap().contains(all) && seen["content"].as_str().unwrap().contains("14 days"),
+            "{payer}: {seen}"
+        );
+        revoke(&a, &grant).await;
+
+        let grant = give(&a, &b, &json!({ "payer": payer, "allow": ["memory:cross-workspace-read"] })).await;
+        let seen = said(&partner).await;
+        let text = seen["content"].as_str().unwrap();
+        assert!(text.contains(all) && text.contains("14 days") && text.contains("on Fridays"), "{payer}: {text}");
+        assert!(!text.contains("a year"), "nobody's own: {text}");
+        assert_eq!(seen["citations"][0]["documentId"], handbook["id"], "{payer}");
+        // By role: not who may not; by scope: not a token that is narrowed to chatting.
+        let narrowed = json!({ "subject": "pat", "role": "partner", "scope": ["agent:invoke"] });
+        let token = b.operator.post(&b.path("/tokens"), &narrowed).await.ok(201)["token"].as_str().unwrap().to_owned();
+        for other in [&b.member, &b.owner, &b.operator, &Api::anonymous().with_token(token)] {
+            let seen = said(other).await.to_string();
+            assert!(!seen.contains(all) && !seen.contains("Fridays") && !seen.contains("handbook"), "{payer}: {seen}");
+        }
+        // Searches of B find nothing of it, and its own agents are told nothing of it.
+        let body = json!({ "query": "refunds" });
+        assert!(!partner.post(&b.path("/memories/search"), &body).await.json().to_string().contains(all));
+        assert!(!b.owner.post(&b.path("/memories/search"), &body).await.ok(200).to_string().contains(all));
+        let own = partner.post(&b.path("/turns"), &json!({ "agentId": "assistant", "message": "When are refunds paid?" })).await.ok(200);
+        assert!(!own.to_string().contains(all), "{own}");
+        revoke(&a, &grant).await;
+        partner
+            .post(&b.path("/turns"), &json!({ "agentId": format!("{}/helper", a.id), "message": "refunds?" }))
+            .await
+            .problem(403, "forbidden");
+    }
 }
