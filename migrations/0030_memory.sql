@@ -666,6 +666,7 @@ DECLARE
   v_document uuid := (v_arg ->> 'documentId')::uuid;
   v_slug text;
   v_count int;
+  v_is_late boolean;
 BEGIN
   IF NOT astra.job_held(p_workspace, (v_arg ->> 'jobId')::uuid, (v_arg ->> 'lease')::uuid) THEN
     RETURN '{"outcome":"lost"}';
@@ -683,10 +684,14 @@ BEGIN
     UPDATE public.jobs j SET leased_until = (v_arg ->> 'leasedUntil')::timestamptz, attempts = 1 WHERE j.workspace_id = p_workspace AND j.id = (v_arg ->> 'jobId')::uuid;
     RETURN '{"outcome":"ok"}';
   END IF;
-  EXECUTE format('DELETE FROM %1$I.chunks c USING %1$I.documents d WHERE d.id = c.document_id AND d.slug = $1 AND d.is_current AND d.id <> $2', v_schema)
-  USING v_slug, v_document;
-  EXECUTE format('UPDATE %I.documents d SET is_current = false WHERE d.slug = $1 AND d.is_current AND d.id <> $2', v_schema) USING v_slug, v_document;
-  EXECUTE format('UPDATE %I.documents d SET is_current = true, status = ''ready'', error = NULL, ready_at = $2 WHERE d.id = $1', v_schema) USING v_document, v_now;
+  -- An old version whose job was dead and is tried again after a newer one is ready has come too late: it takes nobody's place.
+  EXECUTE format('SELECT EXISTS (SELECT 1 FROM %1$I.documents o JOIN %1$I.documents n ON n.slug = o.slug AND n.is_current AND n.version > o.version WHERE o.id = $1)', v_schema)
+  INTO v_is_late USING v_document;
+  EXECUTE format('DELETE FROM %1$I.chunks c USING %1$I.documents d WHERE d.id = c.document_id AND d.slug = $1 AND CASE WHEN $3 THEN d.id = $2 ELSE d.is_current AND d.id <> $2 END', v_schema)
+  USING v_slug, v_document, v_is_late;
+  EXECUTE format('UPDATE %I.documents d SET is_current = false WHERE d.slug = $1 AND d.is_current AND d.id <> $2 AND NOT $3', v_schema) USING v_slug, v_document, v_is_late;
+  EXECUTE format('UPDATE %I.documents d SET is_current = NOT $3, status = ''ready'', error = NULL, ready_at = $2 WHERE d.id = $1', v_schema)
+  USING v_document, v_now, v_is_late;
   UPDATE public.quotas q SET has_memories = true WHERE q.workspace_id = p_workspace AND NOT q.has_memories;
   DELETE FROM public.jobs j WHERE j.workspace_id = p_workspace AND j.id = (v_arg ->> 'jobId')::uuid;
   RETURN '{"outcome":"done"}';

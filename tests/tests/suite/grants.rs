@@ -196,7 +196,7 @@ async fn a_grant_that_expires_stops_a_running_answer_too() {
     let (a, b) = two(&model, &json!({ "maxCostUsdPerMonth": 1 })).await;
     let expires = Db::connect()
         .await
-        .rows("SELECT to_char((now() + interval '3 s') AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') AS at", &[])
+        .rows("SELECT to_char((now() + interval '5 s') AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"') AS at", &[])
         .await;
     give(&a, &b, &json!({ "expiresAt": expires[0]["at"] })).await;
     let stream = Stream::open(&b.member, &b.path("/turns"), &json!({ "agentId": "helper", "message": "count" })).await;

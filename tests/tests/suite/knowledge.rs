@@ -230,6 +230,26 @@ async fn a_dead_job_is_the_operators_to_see_and_to_try_again() {
 }
 
 #[tokio::test]
+async fn an_old_version_that_is_done_late_takes_nobodys_place() {
+    let (ws, db) = (Workspace::local().await, Db::connect().await);
+    left_behind(&db, &ws, "plums", "dead_at=now()").await;
+    let second = upload(&ws.owner, &ws, "plums", "Plums are yellow.").await;
+    assert_eq!((&second["version"], &second["isCurrent"]), (&json!(2), &json!(true)));
+    let job = ws.operator.get(&ws.path("/memory/jobs")).await.ok(200)["data"][0]["id"].as_str().unwrap().to_owned();
+    let _ = ws.operator.request(http::Method::POST, &ws.path(&format!("/memory/jobs/{job}/replay"))).send().await.expect(202);
+    let gone = async || match db.number("SELECT count(*) FROM jobs WHERE workspace_id = $1", &[&ws.id]).await {
+        0 => Ok(()),
+        jobs => Err(jobs),
+    };
+    astra_tests::wait::until("the job is done", PATIENCE, gone).await;
+    let versions = ws.owner.get(&path(&ws, "plums")).await.ok(200);
+    let shown: Vec<_> = versions["data"].as_array().unwrap().iter().map(|v| (v["status"].clone(), v["isCurrent"].clone())).collect();
+    assert_eq!(shown, [(json!("ready"), json!(true)), (json!("ready"), json!(false))]);
+    let found = json!(search(&ws.owner, &ws, "plums").await).to_string();
+    assert!(found.contains("yellow") && !found.contains("purple"), "{found}");
+}
+
+#[tokio::test]
 async fn a_document_removed_while_its_job_waits_leaves_nothing() {
     let (ws, db) = (Workspace::local().await, Db::connect().await);
     left_behind(&db, &ws, "plums", "leased_until=now() + interval '1 hour'").await;

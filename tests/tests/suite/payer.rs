@@ -376,7 +376,7 @@ async fn a_grant_that_is_revoked_or_given_back_stops_a_running_answer() {
 async fn a_grant_that_expires_stops_a_running_answer_at_the_granters() {
     let model = Scripted::obedient(20_000, 2).await;
     let (a, b) = (granter(&model, &json!({ "maxCostUsdPerMonth": 1 })).await, receiver().await);
-    let sql = "SELECT to_char((now() + interval '3 s') AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') AS at";
+    let sql = "SELECT to_char((now() + interval '5 s') AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"') AS at";
     let expires = Db::connect().await.rows(sql, &[]).await;
     give(&a, &b, &json!({ "expiresAt": expires[0]["at"] })).await;
     let stream = Stream::open(&b.member, &b.path("/turns"), &json!({ "agentId": "helper", "message": "count" })).await;
