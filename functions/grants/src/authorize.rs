@@ -6,7 +6,7 @@ use astra_documents::config::{RoleName, Scope};
 use astra_host::fields::{Text, WorkspacePath, present};
 use astra_host::routes::{Params, Unread};
 use astra_host::{Allowed, Call, Failure, Host};
-use astra_kernel::permission::{Source, Verdict, covers};
+use astra_kernel::permission::{NAMES, Source, Verdict, covers};
 use astra_kernel::{Access, Permission, Problem};
 use astra_store::roles::Standing;
 use axum::Json;
@@ -43,15 +43,7 @@ impl TryFrom<String> for Asked {
     type Error = String;
 
     fn try_from(name: String) -> Result<Self, Self::Error> {
-        name.parse().map(Self).map_err(|_| {
-            // Not `join`: with all lengths known LLVM 22 does not come to an end with it at opt-level 3 (constraint elimination).
-            let mut problem = "not a permission; there are".to_owned();
-            for known in &Permission::ALL {
-                problem.push(' ');
-                problem.push_str(known.as_str());
-            }
-            problem
-        })
+        name.parse().map(Self).map_err(|_| format!("not a permission; there are {NAMES}"))
     }
 }
 

@@ -13,7 +13,7 @@
 //! Read alone (`PUT /workspaces/{id}/roles/{role}`) and beside the agents of a plan's template. Both check it here: an entry that names nothing would be taken for
 //! a rule by who wrote it, and an owner who cannot say what roles allow, or who is a member, would lock the workspace out of itself.
 
-use astra_kernel::permission::{Rules, Source, is_entry, is_role_name};
+use astra_kernel::permission::{NAMES, Rules, Source, is_entry, is_role_name};
 use astra_kernel::{Access, Permission, Problem, Role};
 use serde::{Deserialize, Deserializer};
 
@@ -108,8 +108,7 @@ impl TryFrom<String> for Entry {
         if is_entry(&entry) {
             return Ok(Self(entry));
         }
-        let known: Vec<_> = Permission::ALL.into_iter().map(Permission::as_str).collect();
-        Err(format!("not a permission; there are {} and families such as memory:*", known.join(", ")))
+        Err(format!("not a permission; there are {NAMES} and families such as memory:*"))
     }
 }
 
