@@ -42,7 +42,7 @@ fuzz() {
   "$VENV/bin/python" -m schemathesis.cli "${config[@]}" run "$ASTRA_URL/openapi.json" \
     --header "Authorization: Bearer $2" \
     --checks not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance \
-    --phases examples,coverage,fuzzing --max-examples "${EXAMPLES:-15}" --seed "${SEED:-1}" --workers 1 \
+    --phases examples,coverage,fuzzing --max-examples "${EXAMPLES:-40}" --seed "${SEED:-1}" --workers 1 \
     --continue-on-failure --request-timeout 30 --suppress-health-check all --warnings off \
     --report json --report-json-path "$1.json" --no-color > "$1.log" 2>&1 || true
   [ -s "$1.json" ] || { cat "$1.log" >&2; echo "schemathesis: did not run" >&2; exit 1; }

@@ -24,8 +24,6 @@ pub(crate) struct MemoryStatus {
     chunks: i64,
     /// Versions of documents that are not searched yet.
     pending_documents: i64,
-    /// What answers searches by words.
-    keyword_search: &'static str,
     /// Jobs.
     jobs: JobsStatus,
 }
@@ -113,7 +111,6 @@ pub(crate) async fn status<H: Host>(call: Call<H>, Params(path): Params<Workspac
         documents: status.documents,
         chunks: status.chunks,
         pending_documents: status.pending,
-        keyword_search: "postgres",
         jobs: JobsStatus {
             waiting: status.jobs.waiting,
             dead: status.jobs.dead,

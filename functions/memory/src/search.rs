@@ -8,6 +8,7 @@ use astra_memory::fuse::{Age, Cut, fuse};
 use astra_models::embed::{local_embedding, to_pgvector};
 use astra_store::memory::{Found, Place, Search, Source};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use uuid::Uuid;
 
 /// How many each leg gives: more than are shown, so that what is middling in both can come before what is good in one.
@@ -36,18 +37,6 @@ pub(crate) struct SearchBody {
 pub(crate) struct Hits {
     /// The best first.
     data: Vec<Hit>,
-    /// Which searches answered.
-    legs: Legs,
-}
-
-/// Which searches answered: `ok`.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-#[schema(as = SearchLegs)]
-struct Legs {
-    /// By meaning.
-    vector: &'static str,
-    /// By words.
-    keyword: &'static str,
 }
 
 /// One that was found.
@@ -57,7 +46,7 @@ struct Hit {
     /// The memory's or the piece's id.
     #[schema(value_type = String, format = "uuid")]
     id: Uuid,
-    /// From 0 to 1: 1 is first in all searches that answered.
+    /// From 0 to 1: 1 is first by meaning and by words.
     score: f64,
     /// The text.
     content: String,
@@ -92,14 +81,10 @@ impl SearchBody {
         let embedding = to_pgvector(&local_embedding(self.query.as_str()));
         let search = Search { subject: &allowed.claims.sub, what: &[what], embedding: &embedding, query: self.query.as_str(), limit: LEG };
         let recalled = allowed.data.search(&search).await?.ok_or_else(|| Problem::not_found("workspace"))?;
-        let mut found = recalled.found;
+        let mut found: BTreeMap<Uuid, Found> = recalled.found.into_iter().map(|entry| (entry.id, entry)).collect();
         let ranked = cut.apply(fuse(&[Some(recalled.vector), Some(recalled.keyword)]), |_| Age::Pinned);
-        let take = |id: Uuid| found.iter().position(|entry| entry.id == id).map(|at| found.swap_remove(at));
-        let data = ranked.into_iter().map_while({
-            let mut take = take;
-            move |item| take(item.id).map(|entry| hit(entry, item.score))
-        });
-        Ok(Hits { data: data.collect(), legs: Legs { vector: "ok", keyword: "ok" } })
+        let data = ranked.into_iter().filter_map(|item| found.remove(&item.id).map(|entry| hit(entry, item.score))).collect();
+        Ok(Hits { data })
     }
 }
 
