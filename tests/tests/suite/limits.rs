@@ -96,8 +96,8 @@ async fn enter(ws: &Workspace, usd: &str, started: &str) {
         .await
         .run(&format!(
             "INSERT INTO ledger (workspace_id, seq, id, kind, turn_id, agent_id, user_id, session_id, provider, model, price_version, input_tokens,
-               cached_input_tokens, output_tokens, reasoning_tokens, cost_usd, source, turn_started_at)
-             VALUES ('{id}', 1, gen_random_uuid(), 'turn', gen_random_uuid(), 'assistant', 'u', gen_random_uuid(), 'local', 'echo-1', 1, 1, 0, 1, 0, {usd},
+               cached_input_tokens, output_tokens, reasoning_tokens, cost_usd, charge_usd, source, turn_started_at)
+             VALUES ('{id}', 1, gen_random_uuid(), 'turn', gen_random_uuid(), 'assistant', 'u', gen_random_uuid(), 'local', 'echo-1', 1, 1, 0, 1, 0, {usd}, {usd},
                'provider', {started});
              INSERT INTO ledger_heads VALUES ('{id}', 1)"
         ))
