@@ -137,7 +137,7 @@ pub(crate) async fn decide<H: Host>(
     if claims.is_operator() && data.get_workspace().await?.is_none() {
         return Err(Problem::not_found("workspace").into());
     }
-    let of_others = || if allowed.may(Permission::RoleRead) { Ok(()) } else { Err(Problem::forbidden(Permission::RoleRead.as_str())) };
+    let of_others = || call.require(&allowed, Permission::RoleRead);
     let decision = match (subject, role) {
         (Some(_), Some(_)) => return Err(Problem::field("/role", "either a subject or a role").into()),
         (None, Some(role)) => {

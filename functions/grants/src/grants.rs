@@ -202,8 +202,7 @@ fn given() -> Direction {
 )]
 pub(crate) async fn give<H: Host>(call: Call<H>, Params(path): Params<WorkspacePath>, request: Unread) -> Result<Response, Failure> {
     let allowed = call.tenant(&path.workspace_id, Permission::GrantWrite).await?;
-    let may_read = allowed.may(Permission::MemoryRead);
-    let Allowed { claims, data, .. } = allowed;
+    let Allowed { claims, data, .. } = &allowed;
     let body: GrantBody = request.json().await?;
     let GrantBody { receiving_workspace_id, agent_id, readonly, expires_at, payer, max_cost_usd_per_month, allow } = body;
     let now = call.host.now();
@@ -223,8 +222,8 @@ pub(crate) async fn give<H: Host>(call: Call<H>, Params(path): Params<WorkspaceP
         return Err(Problem::field("/allow", format!("only {CROSS_READ} reaches across workspaces")).into());
     }
     // Nobody shows what they may not read.
-    if !allow.is_empty() && !may_read {
-        return Err(Problem::forbidden(Permission::MemoryRead.as_str()).into());
+    if !allow.is_empty() {
+        call.require(&allowed, Permission::MemoryRead)?;
     }
     let grant = NewGrant {
         id: call.host.new_id(),

@@ -122,9 +122,10 @@ pub(crate) async fn put<H: Host>(call: Call<H>, Params(path): Params<RolePath>, 
     let allowed = call.tenant(&path.workspace_id, Permission::RoleWrite).await?;
     let role = path.role()?;
     let rules = rules::read(request, &role).await?;
-    over_owners(&allowed, &role)?;
+    let refused = |problem| call.refused(&allowed, Permission::RoleWrite, problem);
+    over_owners(&allowed, &role).map_err(refused)?;
     let wanted = Access { role: role.as_str().to_owned(), rules: Some(rules), source: Source::Workspace };
-    allowed.gives_no_more(&wanted, None)?;
+    allowed.gives_no_more(&wanted, None).map_err(refused)?;
     let known = allowed.data.list_roles().await?.ok_or_else(|| Problem::not_found("workspace"))?;
     if known.len() >= MAX_ROLES && known.iter().all(|access| access.role != wanted.role) {
         return Err(Problem::new(Code::Conflict, format!("A workspace has {MAX_ROLES} roles at most. Delete one first.")).into());
@@ -145,11 +146,12 @@ pub(crate) async fn put<H: Host>(call: Call<H>, Params(path): Params<RolePath>, 
 pub(crate) async fn delete<H: Host>(call: Call<H>, Params(path): Params<RolePath>) -> Result<StatusCode, Failure> {
     let allowed = call.tenant(&path.workspace_id, Permission::RoleWrite).await?;
     let role = path.role()?;
+    let refused = |problem| call.refused(&allowed, Permission::RoleWrite, problem);
     if !allowed.is_over_owners() {
         let detail = "What is in its place may allow more than you may give: this is for the workspace's owners and the operator.";
-        return Err(Problem::new(Code::Forbidden, detail).into());
+        return Err(refused(Problem::new(Code::Forbidden, detail)));
     }
-    allowed.gives_no_more(&Access::default_of(role.as_str()), None)?;
+    allowed.gives_no_more(&Access::default_of(role.as_str()), None).map_err(refused)?;
     match allowed.data.delete_role(role.as_str()).await? {
         RoleRemoved::Done => Ok(StatusCode::NO_CONTENT),
         RoleRemoved::NotFound => Err(Problem::not_found("role of the workspace's own").into()),

@@ -5,7 +5,7 @@ use crate::turns::{TurnRequest, answer};
 use astra_host::routes::{Params, Unread};
 use astra_host::stream::TurnHost;
 use astra_host::{Call, Failure};
-use astra_kernel::{AgentId, Permission, Problem};
+use astra_kernel::{AgentId, Permission};
 use astra_models::embed;
 use astra_turn::{Begun, TurnAnswer};
 use axum::Json;
@@ -50,9 +50,7 @@ pub struct Step {
 )]
 pub async fn test<H: TurnHost>(call: Call<H>, Params(workspace): Params<String>, request: Unread) -> Result<Json<SmokeReport>, Failure> {
     let allowed = call.tenant(&workspace, Permission::AgentInvoke).await?;
-    if !allowed.may(Permission::MemoryWrite) {
-        return Err(Problem::forbidden(Permission::MemoryWrite.as_str()).into());
-    }
+    call.require(&allowed, Permission::MemoryWrite)?;
     let SmokeRequest { agent_id } = request.json().await?;
     let id = allowed.data.workspace().clone();
     let message = "This is a smoke test. Answer with one short sentence.".to_owned();

@@ -43,8 +43,8 @@ struct Removed {
 pub(crate) async fn forget<H: Host>(call: Call<H>, Params(path): Params<UserPath>) -> Result<Json<Forgotten>, Failure> {
     let allowed = call.tenant(&path.workspace_id, Permission::MemoryWrite).await?;
     let user = Text::of_path("userId", path.user_id)?;
-    if user.as_str() != allowed.claims.sub && !allowed.may(Permission::MemberWrite) {
-        return Err(Problem::forbidden(Permission::MemberWrite.as_str()).into());
+    if user.as_str() != allowed.claims.sub {
+        call.require(&allowed, Permission::MemberWrite)?;
     }
     let memories = allowed.data.forget_member(user.as_str()).await?.ok_or_else(|| Problem::not_found("workspace"))?;
     Ok(Json(Forgotten { removed: Removed { memories } }))

@@ -72,17 +72,18 @@ pub(crate) async fn put<H: Host>(call: Call<H>, Params(path): Params<MemberPath>
     let user = Text::of_path("userId", path.user_id)?;
     let MemberBody { role } = request.json().await?;
     let by_owner = allowed.is_over_owners();
+    let refused = |problem| call.refused(&allowed, Permission::MemberWrite, problem);
     if role.as_str() == Role::Owner.as_str() && !by_owner {
-        return Err(owners_only());
+        return Err(refused(owners_only()));
     }
     let given = known_role(&allowed.data, &role).await?;
-    allowed.gives_no_more(&given, None)?;
+    allowed.gives_no_more(&given, None).map_err(refused)?;
     match allowed.data.put_member(user.as_str(), role.as_str(), by_owner, call.host.now()).await? {
         MemberOutcome::Ok { member: Some(member) } => Ok(Json(member)),
         MemberOutcome::Ok { member: None } => Err(Failure::internal("member_put gave no member")),
         MemberOutcome::NotFound => Err(Problem::not_found("workspace").into()),
         MemberOutcome::LastOwner => Err(last_owner()),
-        MemberOutcome::OwnersOnly => Err(owners_only()),
+        MemberOutcome::OwnersOnly => Err(call.refused(&allowed, Permission::MemberWrite, owners_only())),
     }
 }
 
@@ -98,7 +99,7 @@ pub(crate) async fn delete<H: Host>(call: Call<H>, Params(path): Params<MemberPa
         MemberOutcome::Ok { .. } => Ok(StatusCode::NO_CONTENT),
         MemberOutcome::NotFound => Err(Problem::not_found("member").into()),
         MemberOutcome::LastOwner => Err(last_owner()),
-        MemberOutcome::OwnersOnly => Err(owners_only()),
+        MemberOutcome::OwnersOnly => Err(call.refused(&allowed, Permission::MemberWrite, owners_only())),
     }
 }
 
@@ -116,8 +117,8 @@ pub(crate) async fn known_role<H: Host>(data: &Tenant<'_, H>, role: &RoleName) -
         .into())
 }
 
-fn owners_only() -> Failure {
-    Problem::new(Code::Forbidden, "Who is an owner is for the workspace's owners and the operator to change.").into()
+fn owners_only() -> Problem {
+    Problem::new(Code::Forbidden, "Who is an owner is for the workspace's owners and the operator to change.")
 }
 
 fn last_owner() -> Failure {

@@ -78,10 +78,12 @@ pub(crate) struct TokenView {
 pub(crate) async fn issue<H: Host>(call: Call<H>, Params(path): Params<WorkspacePath>, request: Unread) -> Result<Response, Failure> {
     let allowed = call.tenant(&path.workspace_id, Permission::TokenIssue).await?;
     let TokenBody { subject, role, scope, expires_in_seconds } = request.json().await?;
+    let refused = |needs, detail| call.refused(&allowed, needs, Problem::new(Code::Forbidden, detail));
     if role.as_str() == Role::Owner.as_str() && !allowed.is_over_owners() {
-        return Err(
-            Problem::new(Code::Forbidden, "A token with the role owner is for the workspace's owners and the operator to issue.").into()
-        );
+        return Err(refused(
+            Permission::TokenIssue,
+            "A token with the role owner is for the workspace's owners and the operator to issue.",
+        ));
     }
     let wanted = known_role(&allowed.data, &role).await?;
     let scope = scope.map(|scope| scope.0);
@@ -94,12 +96,12 @@ pub(crate) async fn issue<H: Host>(call: Call<H>, Params(path): Params<Workspace
         Standing::NoMember | Standing::TokenRevoked => {
             if !allowed.may(Permission::MemberWrite) {
                 let detail = "They are no member of this workspace, and making them one needs the permission member:write.";
-                return Err(Problem::new(Code::Forbidden, detail).into());
+                return Err(refused(Permission::MemberWrite, detail));
             }
             (wanted, scope)
         }
     };
-    allowed.gives_no_more(&held, scope.as_deref())?;
+    allowed.gives_no_more(&held, scope.as_deref()).map_err(|problem| call.refused(&allowed, Permission::TokenIssue, problem))?;
     let now = call.host.now();
     let member = allowed.data.add_member(subject.as_str(), role.as_str(), now).await?;
     if member.ok_or_else(|| Problem::not_found("workspace"))?.role != held.role {

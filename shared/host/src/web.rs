@@ -243,11 +243,28 @@ impl<H: Host> Call<H> {
             return Err(Problem::forbidden(needs.as_str()).into());
         }
         let allowed = self.open(claims, workspace, Some(needs)).await?;
+        self.require(&allowed, needs)?;
+        Ok(allowed)
+    }
+
+    /// What a caller must be allowed besides, because of what they sent: the audit log has it when they are not.
+    ///
+    /// # Errors
+    /// `403`.
+    pub fn require(&self, allowed: &Allowed<'_, H>, needs: Permission) -> Result<(), Failure> {
         if allowed.may(needs) {
-            return Ok(allowed);
+            return Ok(());
         }
-        self.note_denial(&allowed.claims, allowed.data.workspace(), needs, Because::Role)?;
-        Err(Problem::forbidden(needs.as_str()).into())
+        Err(self.refused(allowed, needs, Problem::forbidden(needs.as_str())))
+    }
+
+    /// What a handler refuses to a caller by rules of its own: the audit log has it, as a denial of that permission.
+    pub fn refused(&self, allowed: &Allowed<'_, H>, needs: Permission, problem: Problem) -> Failure {
+        let because = if permission::covers(allowed.claims.scope.as_deref(), needs) { Because::Role } else { Because::Scope };
+        match self.note_denial(&allowed.claims, allowed.data.workspace(), needs, because) {
+            Ok(()) => problem.into(),
+            Err(failure) => failure,
+        }
     }
 
     /// Opens a workspace's data for a member, whatever they may do there: for what each may ask of themselves. What more a handler does, it asks for by

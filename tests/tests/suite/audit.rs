@@ -149,6 +149,16 @@ async fn what_is_denied_is_written_down_and_not_as_often_as_it_is_tried() {
         assert_eq!((&entry["action"], &entry["actor"]["sub"]), (&json!("access.denied"), &json!("member@test")));
         assert_eq!(entry["detail"]["because"], "role");
     }
+    // What a handler refuses by rules of its own is as well: an admin who would make themselves owner.
+    let admin = ws.user("admin@test", "admin").await;
+    admin.put(&ws.path("/members/admin@test"), &json!({ "role": "owner" })).await.problem(403, "forbidden");
+    wait::until("that denial", SOON, async || {
+        let denied = filtered(&ws, "outcome=denied").await;
+        let is_it =
+            |entry: &&Value| said(entry).1 == "PUT /workspaces/{workspaceId}/members/{userId}" && entry["actor"]["sub"] == "admin@test";
+        if denied.iter().any(|entry| is_it(&entry)) { Ok(()) } else { Err(denied) }
+    })
+    .await;
     // Somebody else's token is not this workspace's business, nor is this one's that of another.
     let other = Workspace::local().await;
     other.owner.get(&ws.path("/secrets")).await.problem(403, "forbidden");
