@@ -69,6 +69,8 @@ wrangler_toml() { if [ "$1" = gateway ]; then printf '%s' "$ROOT/wrangler.toml";
 suite_settings() {
   unset OPENAI_API_KEY OPENAI_BASE_URL ANTHROPIC_API_KEY ANTHROPIC_BASE_URL
   export DEFAULT_MODEL=local/echo-1 MODEL_TIMEOUT_SECONDS="${MODEL_TIMEOUT_SECONDS:-8}" ALLOW_HTTP_ENDPOINTS=1
+  # Conversations become memories by rules, which call nobody: what tests count on a model server or in a ledger is theirs. Some ask for a model, by their plan.
+  export EXTRACTION=rules
   # Some tests wait for a dead turn's lease to end.
   export HOLD_LEASE_SECONDS="${HOLD_LEASE_SECONDS:-15}"
   export ALLOWED_ORIGINS="https://app.example.com,http://localhost:5173"

@@ -73,8 +73,8 @@ locals {
       stream = false
       # Jobs go on after the answer.
       timeout  = 120
-      secrets  = ["TOKEN_KEYS", "TENANT_KEYS"]
-      settings = []
+      secrets  = ["TOKEN_KEYS", "TENANT_KEYS", "SECRETS_KEY", "OPENAI_API_KEY", "ANTHROPIC_API_KEY"]
+      settings = ["DEFAULT_MODEL", "OPENAI_BASE_URL", "ANTHROPIC_BASE_URL", "EXTRACTION"]
     }
   }
 

@@ -79,6 +79,11 @@ impl Workspace {
         self.try_put_template(&template::of(agents)).await.ok(200);
     }
 
+    /// What is said is not remembered: for tests that compare everything that is stored.
+    pub async fn no_extraction(&self) {
+        self.operator.put(&format!("/plans/{}", self.plan), &json!({ "carryOver": false, "extraction": "off" })).await.ok(200);
+    }
+
     /// Sends a template as it is.
     pub async fn try_put_template(&self, yaml: &str) -> Reply {
         let path = format!("/plans/{}/template", self.plan);

@@ -6,6 +6,7 @@ use crate::work;
 use astra_host::fields::{Text, WorkspacePath};
 use astra_host::paging::{PageBody, PageQuery};
 use astra_host::routes::{Params, Unread};
+use astra_host::stream::TurnHost;
 use astra_host::{Call, Failure, Host};
 use astra_kernel::{Code, Permission, Problem, Timestamp};
 use astra_memory::hash::content_hash;
@@ -157,7 +158,7 @@ struct ListQuery {
         (status = 200, description = "The newest version has this content", body = DocumentView),
     ),
 )]
-pub(crate) async fn upload<H: Host>(call: Call<H>, Params(path): Params<DocumentPath>, request: Unread) -> Result<Response, Failure> {
+pub(crate) async fn upload<H: TurnHost>(call: Call<H>, Params(path): Params<DocumentPath>, request: Unread) -> Result<Response, Failure> {
     let allowed = call.tenant(&path.workspace_id, Permission::MemoryWrite).await?;
     let slug = forms::slug("slug", path.slug)?;
     let UploadQuery { title, tags } = request.query()?;

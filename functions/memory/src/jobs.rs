@@ -4,6 +4,7 @@ use crate::work;
 use astra_host::fields::WorkspacePath;
 use astra_host::paging::{PageBody, PageQuery};
 use astra_host::routes::{Params, Unread};
+use astra_host::stream::TurnHost;
 use astra_host::{Allowed, Call, Failure, Host};
 use astra_kernel::{Permission, Problem, Timestamp};
 use astra_store::jobs::{JobView, State};
@@ -153,7 +154,7 @@ pub(crate) async fn list<H: Host>(
     post, path = "/workspaces/{workspaceId}/memory/jobs/{jobId}/replay", tag = "memory", operation_id = "replayJob", params(JobPath),
     responses((status = 202, description = "It is tried again")),
 )]
-pub(crate) async fn replay<H: Host>(call: Call<H>, Params(path): Params<JobPath>) -> Result<StatusCode, Failure> {
+pub(crate) async fn replay<H: TurnHost>(call: Call<H>, Params(path): Params<JobPath>) -> Result<StatusCode, Failure> {
     let allowed = of_operator(&call, &path.workspace_id).await?;
     let unknown = || Problem::not_found("dead job");
     let id = path.job_id.parse().map_err(|_| unknown())?;

@@ -4,6 +4,7 @@
 //! a job splits it afterwards, and if that process ends, another one goes on where it was.
 
 mod documents;
+mod extract;
 mod forms;
 mod jobs;
 mod memories;

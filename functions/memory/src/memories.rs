@@ -10,7 +10,7 @@ use astra_kernel::{Permission, Problem, Timestamp};
 use astra_memory::Kind;
 use astra_memory::hash::content_hash;
 use astra_models::embed::{local_embedding, to_pgvector};
-use astra_store::memory::{Memory, MemoryList, NewMemory, Put, Source};
+use astra_store::memory::{Memory, MemoryList, NewMemory, Put, Source, Superseded};
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
@@ -58,12 +58,39 @@ pub(crate) struct MemoryView {
     /// When it was written last.
     #[schema(value_type = String, format = DateTime)]
     updated_at: Timestamp,
+    /// What it has taken the place of, the latest first; only where one memory is read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    history: Option<Vec<Before>>,
+}
+
+/// What a memory said before.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = SupersededMemory)]
+struct Before {
+    /// `fact`, `preference`, `decision` or `note`.
+    kind: String,
+    /// What it said.
+    content: String,
+    /// Since when.
+    #[schema(value_type = String, format = DateTime)]
+    created_at: Timestamp,
+    /// Until when.
+    #[schema(value_type = String, format = DateTime)]
+    superseded_at: Timestamp,
+}
+
+impl From<Superseded> for Before {
+    fn from(before: Superseded) -> Self {
+        let Superseded { kind, content, created_at, superseded_at } = before;
+        Self { kind, content, created_at, superseded_at }
+    }
 }
 
 impl From<Memory> for MemoryView {
     fn from(memory: Memory) -> Self {
         let Memory { id, kind, content, user_id, pinned, created_at, updated_at } = memory;
-        Self { id, kind, content, user_id, pinned, created_at, updated_at }
+        Self { id, kind, content, user_id, pinned, created_at, updated_at, history: None }
     }
 }
 
@@ -155,7 +182,8 @@ pub(crate) async fn read<H: Host>(call: Call<H>, Params(path): Params<MemoryPath
     let list = MemoryList { subject: &allowed.claims.sub, id: Some(path.id()?), limit: 1, ..MemoryList::default() };
     let page = allowed.data.list_memories(&list).await?.ok_or_else(|| Problem::not_found("workspace"))?;
     let memory = page.data.into_iter().next().ok_or_else(|| Problem::not_found("memory"))?;
-    Ok(Json(memory.into()))
+    let history = allowed.data.memory_history(memory.id, &allowed.claims.sub).await?.into_iter().map(Before::from).collect();
+    Ok(Json(MemoryView { history: Some(history), ..memory.into() }))
 }
 
 /// Takes a memory away: the workspace's, or the caller's own.

@@ -33,6 +33,8 @@ pub(crate) struct Forgotten {
 struct Removed {
     /// Memories that were that user's own.
     memories: i64,
+    /// Jobs that would have made memories of that user's conversations.
+    jobs: i64,
 }
 
 /// Forgets all that is one user's own. One's own needs `memory:write`, somebody else's `member:write` as well.
@@ -46,6 +48,7 @@ pub(crate) async fn forget<H: Host>(call: Call<H>, Params(path): Params<UserPath
     if user.as_str() != allowed.claims.sub {
         call.require(&allowed, Permission::MemberWrite)?;
     }
-    let memories = allowed.data.forget_member(user.as_str()).await?.ok_or_else(|| Problem::not_found("workspace"))?;
-    Ok(Json(Forgotten { removed: Removed { memories } }))
+    let astra_store::memory::Forgotten { memories, jobs } =
+        allowed.data.forget_member(user.as_str()).await?.ok_or_else(|| Problem::not_found("workspace"))?;
+    Ok(Json(Forgotten { removed: Removed { memories, jobs } }))
 }

@@ -3,6 +3,7 @@
 use crate::{documents, jobs, memories, people};
 
 astra_host::routes! {
+    host = astra_host::stream::TurnHost;
     GET "/workspaces/{workspaceId}/memories" => memories::list,
     POST "/workspaces/{workspaceId}/memories" => memories::write,
     POST "/workspaces/{workspaceId}/memories/search" => memories::search,

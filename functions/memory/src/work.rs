@@ -1,4 +1,4 @@
-//! Jobs of the memory: what is done after the answer. The only one so far makes a document searchable.
+//! Jobs of the memory: what is done after the answer. One makes a document searchable, one makes memories of a conversation ([`mod@crate::extract`]).
 //!
 //! 1. A job is taken for a minute, which each step renews. Whoever takes it while another still has it gets nothing; whose minute is over finds, at the next step, that it is somebody
 //!    else's, and stops. What a step writes and its lease are one transaction.
@@ -9,7 +9,9 @@
 //! A job begins right after the request that makes it. What is left behind (a process that ended) is found by [`due`], which each host calls again and again: one job of each workspace
 //! at a time, so that no workspace's many jobs delay another's few.
 
-use astra_host::Host;
+use crate::extract::extract;
+use astra_host::stream::TurnHost;
+use astra_host::uses::NotHeld;
 use astra_kernel::{Timestamp, WorkspaceId};
 use astra_memory::html;
 use astra_memory::split::{Chunk, Format, split};
@@ -38,9 +40,11 @@ const IN_A_ROW: usize = 20;
 const WORKSPACES: u32 = 100;
 
 /// Why a job was not done.
-enum Undone {
+pub(crate) enum Undone {
     /// It may do better later.
-    Later(StoreError),
+    Later(String),
+    /// Not before then, by no fault of its own: a budget is full. The try does not count.
+    Wait(String, Timestamp),
     /// It never will.
     Never(String),
     /// Somebody else has it now, or nothing is left to do.
@@ -49,12 +53,22 @@ enum Undone {
 
 impl From<StoreError> for Undone {
     fn from(error: StoreError) -> Self {
-        Self::Later(error)
+        Self::Later(error.to_string())
+    }
+}
+
+impl From<NotHeld> for Undone {
+    fn from(not_held: NotHeld) -> Self {
+        match not_held {
+            NotHeld::Full { again_at, .. } => Self::Wait(not_held.to_string(), again_at),
+            // As things are: a price or a key may be set meanwhile.
+            NotHeld::Denied(_) | NotHeld::Known | NotHeld::Away(_) | NotHeld::Fault(_) => Self::Later(not_held.to_string()),
+        }
     }
 }
 
 /// Has a workspace's jobs done after the response.
-pub(crate) fn soon<H: Host>(host: &H, workspace: &WorkspaceId) {
+pub(crate) fn soon<H: TurnHost>(host: &H, workspace: &WorkspaceId) {
     let (own, workspace) = (host.clone(), workspace.clone());
     host.background(async move {
         for _ in 0..IN_A_ROW {
@@ -71,7 +85,7 @@ pub(crate) fn soon<H: Host>(host: &H, workspace: &WorkspaceId) {
 ///
 /// # Errors
 /// [`StoreError`] when the database cannot say which there are.
-pub async fn due<H: Host>(host: &H, until: Option<Timestamp>) -> Result<usize, StoreError> {
+pub async fn due<H: TurnHost>(host: &H, until: Option<Timestamp>) -> Result<usize, StoreError> {
     let mut taken = 0;
     loop {
         match round(host, until).await? {
@@ -85,7 +99,7 @@ pub async fn due<H: Host>(host: &H, until: Option<Timestamp>) -> Result<usize, S
 ///
 /// # Errors
 /// [`StoreError`] when the database cannot say which there are.
-pub async fn round<H: Host>(host: &H, until: Option<Timestamp>) -> Result<usize, StoreError> {
+pub async fn round<H: TurnHost>(host: &H, until: Option<Timestamp>) -> Result<usize, StoreError> {
     let mut taken = 0;
     for workspace in Operator::open(host).jobs_due(host.now(), WORKSPACES).await? {
         if until.is_some_and(|until| until <= host.now()) {
@@ -101,7 +115,7 @@ pub async fn round<H: Host>(host: &H, until: Option<Timestamp>) -> Result<usize,
 pub const RUN_MILLIS: i64 = 50_000;
 
 /// Takes and does one job. False when there is none.
-async fn one<H: Host>(host: &H, workspace: &WorkspaceId) -> Result<bool, StoreError> {
+async fn one<H: TurnHost>(host: &H, workspace: &WorkspaceId) -> Result<bool, StoreError> {
     let tenant = Tenant::open(host, workspace.clone());
     let lease = host.new_id();
     let Some(Job { id, work, attempts }) =
@@ -112,14 +126,16 @@ async fn one<H: Host>(host: &H, workspace: &WorkspaceId) -> Result<bool, StoreEr
     let lease = Lease { job_id: id, lease };
     let done = match work {
         Work::Ingest { document_id } => ingest(host, &tenant, lease, document_id).await,
+        Work::Extract {} => extract(host, &tenant, lease, attempts).await,
     };
     let now = host.now();
     let kept = match done {
         Ok(()) | Err(Undone::Lost) => return Ok(true),
+        Err(Undone::Wait(why, until)) => tenant.wait_job(lease, &why, until).await,
         Err(Undone::Never(why)) => tenant.fail_job(lease, &why, None, now).await,
         Err(Undone::Later(error)) => {
             let again = (attempts < ATTEMPTS).then(|| now.plus_millis(PAUSE_MILLIS << (attempts.clamp(1, 8) - 1)));
-            tenant.fail_job(lease, &error.to_string(), again, now).await
+            tenant.fail_job(lease, &error, again, now).await
         }
     };
     // If that is not taken either, the lease ends by itself.
@@ -130,7 +146,7 @@ async fn one<H: Host>(host: &H, workspace: &WorkspaceId) -> Result<bool, StoreEr
 }
 
 /// Makes a document searchable.
-async fn ingest<H: Host>(host: &H, tenant: &Tenant<'_, H>, lease: Lease, document_id: Uuid) -> Result<(), Undone> {
+async fn ingest<H: TurnHost>(host: &H, tenant: &Tenant<'_, H>, lease: Lease, document_id: Uuid) -> Result<(), Undone> {
     let Body { media_type, body, chunks: there } = tenant.read_document(lease, document_id).await?.ok_or(Undone::Lost)?;
     let pieces = match media_type.as_str() {
         "text/html" => split(&html::read(&body).markdown, Format::Markdown),

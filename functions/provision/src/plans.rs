@@ -9,11 +9,13 @@ use astra_host::{Call, Failure, Host};
 use astra_kernel::permission::Rules;
 use astra_kernel::{AgentId, Code, Permission, Problem, json};
 use astra_store::Operator;
-use astra_store::plans::PlanSettings;
+use astra_store::extract::Model;
+use astra_store::plans::{NewPlanSettings, PlanSettings};
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::header::{ACCEPT, CONTENT_TYPE, VARY};
-use serde::{Deserialize, Serialize};
+use serde::de::IntoDeserializer as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 
 /// A plan's path.
@@ -112,6 +114,62 @@ pub(crate) async fn read<H: Host>(call: Call<H>, Params(path): Params<PlanPath>,
 pub(crate) struct SettingsBody {
     /// Whether what a workspace of the plan has left of `maxTokensPerMonth` and `maxCostUsdPerMonth` is carried over into the next month, for that month only.
     carry_over: bool,
+    /// How what is said in conversations becomes memories: `off`, by `rules`, which cost nothing, or by a `model`; as the deployment does unless told.
+    #[serde(default, deserialize_with = "word_or_null")]
+    #[schema(value_type = Option<String>, pattern = "^(off|rules|model)$")]
+    extraction: Option<Extraction>,
+    /// By which model; the agent's unless told.
+    #[serde(default)]
+    extraction_model: Option<ModelName>,
+}
+
+fn word_or_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Extraction>, D::Error> {
+    let word = Option::<String>::deserialize(deserializer)?;
+    word.map(|word| Extraction::deserialize(word.into_deserializer())).transpose()
+}
+
+/// How conversations become memories.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Extraction {
+    Off,
+    Rules,
+    Model,
+}
+
+impl Extraction {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Rules => "rules",
+            Self::Model => "model",
+        }
+    }
+}
+
+/// A model by its provider and its id there.
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
+pub(crate) struct ModelName {
+    /// `openai` or `anthropic`.
+    #[schema(value_type = String, pattern = "^(openai|anthropic|local)$")]
+    provider: String,
+    /// Its id there.
+    #[schema(min_length = 1, max_length = 128)]
+    model_id: String,
+}
+
+impl ModelName {
+    fn checked(self) -> Result<Model, Problem> {
+        let Self { provider, model_id } = self;
+        if !matches!(provider.as_str(), "openai" | "anthropic" | "local") {
+            return Err(Problem::field("/extractionModel/provider", "openai, anthropic or local"));
+        }
+        if model_id.is_empty() || model_id.len() > 128 || model_id.contains(char::is_control) {
+            return Err(Problem::field("/extractionModel/modelId", "a text of 1 to 128 bytes"));
+        }
+        Ok(Model { provider, model_id })
+    }
 }
 
 /// A plan.
@@ -126,6 +184,12 @@ pub(crate) struct PlanView {
     /// The version of its template; null while it has none.
     #[schema(required = true)]
     template_version: Option<i32>,
+    /// How conversations become memories; null: as the deployment does.
+    #[schema(required = true, value_type = Option<String>)]
+    extraction: Option<String>,
+    /// By which model; null: the agent's.
+    #[schema(required = true)]
+    extraction_model: Option<ModelName>,
 }
 
 /// Sets a plan's settings.
@@ -140,8 +204,11 @@ pub(crate) async fn put_settings<H: Host>(
 ) -> Result<Json<PlanView>, Failure> {
     let operator = call.operator(Permission::WorkspaceList).await?;
     let plan = Text::of_path("plan", path.plan)?;
-    let SettingsBody { carry_over } = request.json().await?;
-    operator.put_plan_settings(plan.as_str(), carry_over, call.host.now()).await?;
+    let SettingsBody { carry_over, extraction, extraction_model } = request.json().await?;
+    let extraction_model = extraction_model.map(ModelName::checked).transpose()?;
+    let extraction = extraction.map(Extraction::as_str);
+    let settings = NewPlanSettings { carry_over, extraction, extraction_model: extraction_model.as_ref() };
+    operator.put_plan_settings(plan.as_str(), &settings, call.host.now()).await?;
     show(&operator, plan).await
 }
 
@@ -157,9 +224,10 @@ pub(crate) async fn read_settings<H: Host>(call: Call<H>, Params(path): Params<P
 }
 
 async fn show<H: Host>(operator: &Operator<'_, H>, plan: Text) -> Result<Json<PlanView>, Failure> {
-    let PlanSettings { carry_over, template_version } =
+    let PlanSettings { carry_over, template_version, extraction, extraction_model } =
         operator.get_plan_settings(plan.as_str()).await?.ok_or_else(|| Problem::not_found("plan"))?;
-    Ok(Json(PlanView { plan: plan.into_string(), carry_over, template_version }))
+    let extraction_model = extraction_model.map(|Model { provider, model_id }| ModelName { provider, model_id });
+    Ok(Json(PlanView { plan: plan.into_string(), carry_over, template_version, extraction, extraction_model }))
 }
 
 /// Whether the deployment lets agents call model servers on its own machine without TLS.

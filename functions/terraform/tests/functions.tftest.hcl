@@ -59,6 +59,8 @@ run "each_function_has_its_own" {
         DATABASE_URL_QUOTA_SECRET_ARN = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:astra/quota-AbCdEf"
         TOKEN_KEYS_SECRET_ARN         = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:astra/token-keys-AbCdEf"
         TENANT_KEYS_SECRET_ARN        = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:astra/tenant-keys-AbCdEf"
+        SECRETS_KEY_SECRET_ARN        = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:astra/secrets-key-AbCdEf"
+        OPENAI_API_KEY_SSM_PARAMETER  = "arn:aws:ssm:eu-central-1:111122223333:parameter/astra/openai"
       }
     }
     error_message = "A function is pointed to other secrets than its own."

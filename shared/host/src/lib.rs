@@ -19,7 +19,11 @@ pub mod native;
 pub mod paging;
 #[cfg(any(all(feature = "native", not(target_arch = "wasm32")), all(feature = "workers", feature = "database", target_arch = "wasm32")))]
 mod postgres;
+#[cfg(feature = "http-client")]
+pub mod provider;
 pub mod routes;
+#[cfg(feature = "http-client")]
+pub mod settle;
 #[cfg(all(any(feature = "native", feature = "testing"), not(target_arch = "wasm32")))]
 mod signatures;
 #[cfg(feature = "http-client")]
@@ -27,6 +31,8 @@ pub mod stream;
 #[cfg(all(feature = "testing", not(target_arch = "wasm32")))]
 pub mod testing;
 pub mod trace;
+#[cfg(feature = "http-client")]
+pub mod uses;
 pub mod web;
 #[cfg(all(feature = "workers", target_arch = "wasm32"))]
 pub mod workers;

@@ -61,7 +61,15 @@ impl std::fmt::Display for WorkspaceId {
 #[serde(try_from = "String", into = "String")]
 pub struct AgentId(String);
 
+/// What calls to an embedder are counted as, which belong to no agent. No agent can be called so.
+const EMBEDDING: &str = "(embedding)";
+
 impl AgentId {
+    /// Who calls to an embedder are counted as: nobody can ask for it.
+    pub fn embedding() -> Self {
+        Self(EMBEDDING.to_owned())
+    }
+
     /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -69,7 +77,7 @@ impl AgentId {
 
     /// Whether it can name an agent of a workspace's own or of a template.
     pub fn is_own(&self) -> bool {
-        !self.0.contains(['/', '@'])
+        !self.0.contains(['/', '@']) && self.0 != EMBEDDING
     }
 
     /// Whether it is what a granter's counter calls an agent that another workspace uses: nobody asks for it by that.
@@ -92,7 +100,7 @@ impl TryFrom<String> for AgentId {
             && (1..=64).contains(&bytes.len())
             && bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
             && bytes.first().is_some_and(u8::is_ascii_alphanumeric);
-        if fits { Ok(Self(id)) } else { Err(IdError::Agent) }
+        if fits || id == EMBEDDING { Ok(Self(id)) } else { Err(IdError::Agent) }
     }
 }
 
@@ -187,6 +195,9 @@ mod tests {
             "a@b@c",
             "a/b@c",
             "a@b/c",
+            "embedding)",
+            "(embedding) ",
+            "b/(embedding)",
         ] {
             assert_eq!(AgentId::try_from(bad.to_owned()), Err(IdError::Agent), "{bad}");
         }

@@ -76,6 +76,7 @@ mod tests {
             messages: messages.into_iter().map(|content| Message { role: MessageRole::User, content }).collect(),
             memories,
             max_output_tokens: 10,
+            answer_schema: None,
         })
     }
 

@@ -106,6 +106,7 @@ mod tests {
             messages: vec![Message { role: MessageRole::User, content: message.into() }],
             memories: memories.iter().map(|&memory| memory.to_owned()).collect(),
             max_output_tokens,
+            answer_schema: None,
         }
     }
 

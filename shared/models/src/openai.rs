@@ -27,6 +27,19 @@ pub(crate) fn request(endpoint: &Endpoint, prompt: &Prompt) -> Result<http::Requ
         max_tokens: Option<Tokens>,
         #[serde(skip_serializing_if = "Option::is_none")]
         max_completion_tokens: Option<Tokens>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        response_format: Option<Format<'a>>,
+    }
+    #[derive(Serialize)]
+    struct Format<'a> {
+        r#type: &'static str,
+        json_schema: Wanted<'a>,
+    }
+    #[derive(Serialize)]
+    struct Wanted<'a> {
+        name: &'static str,
+        strict: bool,
+        schema: &'a RawValue,
     }
     #[derive(Serialize)]
     struct Said<'a> {
@@ -44,6 +57,8 @@ pub(crate) fn request(endpoint: &Endpoint, prompt: &Prompt) -> Result<http::Requ
     } else {
         (Some(prompt.max_output_tokens), None)
     };
+    let schema = prompt.answer_schema.as_deref().map(astra_kernel::json::from_str::<&RawValue>).transpose();
+    let schema = schema.map_err(|_| ModelError::Misconfigured("the answer's schema is no JSON"))?;
     let body = Body {
         model: &endpoint.model,
         messages: system.into_iter().chain(messages).collect(),
@@ -51,6 +66,8 @@ pub(crate) fn request(endpoint: &Endpoint, prompt: &Prompt) -> Result<http::Requ
         stream_options: StreamOptions { include_usage: true },
         max_tokens: old,
         max_completion_tokens: new,
+        response_format: schema
+            .map(|schema| Format { r#type: "json_schema", json_schema: Wanted { name: "answer", strict: true, schema } }),
     };
     let mut request = endpoint.post(BASE, "/chat/completions", &body)?;
     endpoint.authorize(&mut request, http::header::AUTHORIZATION, "Bearer ")?;

@@ -12,6 +12,8 @@ pub struct Prompt {
     pub memories: Vec<String>,
     /// The most that the model may generate, in tokens; at least 1.
     pub max_output_tokens: u64,
+    /// The JSON schema, as JSON, that the answer must have, for providers that take one (`openai`); the prompt should say it, too.
+    pub answer_schema: Option<String>,
 }
 
 /// One message of the conversation. Its `Debug` shows its size, never its text.
@@ -45,18 +47,21 @@ impl MessageRole {
 impl Prompt {
     /// Every text that a model counts as input.
     pub(crate) fn texts(&self) -> impl Iterator<Item = &str> {
-        std::iter::once(self.system.as_str()).chain(self.messages.iter().map(|message| message.content.as_str()))
+        std::iter::once(self.system.as_str())
+            .chain(self.messages.iter().map(|message| message.content.as_str()))
+            .chain(self.answer_schema.as_deref())
     }
 }
 
 impl std::fmt::Debug for Prompt {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { system, messages, memories, max_output_tokens } = self;
+        let Self { system, messages, memories, max_output_tokens, answer_schema } = self;
         f.debug_struct("Prompt")
             .field("system_bytes", &system.len())
             .field("messages", messages)
             .field("memories", &memories.len())
             .field("max_output_tokens", max_output_tokens)
+            .field("answer_schema", &answer_schema.is_some())
             .finish()
     }
 }

@@ -122,6 +122,14 @@ pub(crate) fn fit(budgets: &[Budget], size: Size, wanted: Tokens, price: &Price,
     Ok(fits)
 }
 
+/// Whether all budgets pay for a use as a whole, to the last token.
+pub(crate) fn whole(budgets: &[Budget], input: Tokens, output: Tokens, price: &Price, now: Timestamp) -> Result<(), AdmitError> {
+    budgets.iter().try_for_each(|budget| {
+        let refusal = budget.refusal(input, output, price, now)?;
+        if refusal.needs <= budget.left() { Ok(()) } else { Err(AdmitError::Refused(refusal)) }
+    })
+}
+
 /// Refuses a turn that would begin with crumbs while others hold what would suffice: its answer would be cut, and paid for. What nobody gives anything back
 /// to is used to the last token.
 pub(crate) fn no_crumbs(budgets: &[Budget], input: Tokens, wanted: Tokens, price: &Price, now: Timestamp) -> Result<(), AdmitError> {

@@ -2,7 +2,7 @@
 
 use crate::guest::{Prior, Visit};
 use crate::window::Spans;
-use crate::words::{Begin, Draft, ModelRef, Record, TurnStatus};
+use crate::words::{Begin, Draft, ModelRef, Record, TurnStatus, Use};
 use crate::{Request, Size};
 use astra_kernel::{Access, AgentId, Allowance, Limits, NanoUsd, Permission, Price, SessionId, Timestamp, Tokens, Usage, UsageSource};
 use serde::Deserialize;
@@ -49,8 +49,8 @@ pub struct Context {
     pub model: ModelRef,
     /// Its price.
     pub price: Price,
-    /// The conversation.
-    pub session_id: SessionId,
+    /// The conversation. None: a use that belongs to none.
+    pub session_id: Option<SessionId>,
     /// Whether it begins with this turn.
     pub new_session: bool,
     /// What was said in it.
@@ -134,8 +134,9 @@ impl Context {
             allowance: &self.agent.allowance,
             agent_count: self.agent_count,
             max_tokens_per_turn: self.agent.max_tokens_per_turn,
-            size: self.size(&begin.subject, &begin.message, begin.guest.as_ref().map(|visit| visit.prior).unwrap_or_default()),
-            wanted_output: self.wanted_output(),
+            size: self.size_of(begin),
+            wanted_output: begin.no_turn.as_ref().map_or_else(|| self.wanted_output(), |it| it.max_output),
+            presumed: begin.no_turn.as_ref().map(Use::presumed),
             price: self.price,
             lease_millis: begin.lease_millis,
         }
@@ -143,9 +144,10 @@ impl Context {
 
     /// What is kept of the turn to end it if it dies: the record as it would be if that happened at once.
     pub fn draft(&self, begin: Begin, started_at: Timestamp) -> Draft {
-        let Begin { turn_id, agent_id, subject, message, idempotency_key, request_hash, metadata, guest, .. } = begin;
+        let Begin { turn_id, agent_id, subject, message, idempotency_key, request_hash, metadata, guest, no_turn, .. } = begin;
         let record = Record {
             turn_id,
+            kind: no_turn.map(|it| it.kind),
             session_id: self.session_id,
             new_session: self.new_session,
             agent_id: self.agent.id.clone().unwrap_or(agent_id),
@@ -170,6 +172,13 @@ impl Context {
             guest: guest.as_ref().map(Visit::guest),
         };
         Draft { record, price: self.price }
+    }
+
+    fn size_of(&self, begin: &Begin) -> Size {
+        match &begin.no_turn {
+            Some(Use { input_bound, .. }) => Size { least: *input_bound, full: *input_bound },
+            None => self.size(&begin.subject, &begin.message, begin.guest.as_ref().map(|visit| visit.prior).unwrap_or_default()),
+        }
     }
 
     /// How many output tokens the agent would generate at most if there were no budget.

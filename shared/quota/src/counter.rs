@@ -167,7 +167,7 @@ impl Counter {
             let stands = self.stands(&caps).filter(|_| self.spent(&request.spans.month).is_some()).ok_or(AdmitError::NotLoaded)?;
             let recent = self.recent(request.now);
             let waits: Vec<Waits> = self.holds.values().filter_map(|hold| hold.waits.clone()).collect();
-            let (now, is_counted) = (request.now, request.limits.max_turns_per_minute.is_some());
+            let (now, is_counted) = (request.now, request.presumed.is_none() && request.limits.max_turns_per_minute.is_some());
             let hold = plan::admit(request, caps, &stands, recent, &waits)?;
             if is_counted {
                 self.begun.push_back(now);

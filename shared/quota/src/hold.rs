@@ -46,6 +46,8 @@ pub struct Request<'a> {
     pub size: Size,
     /// How many output tokens the model would be allowed without any budget.
     pub wanted_output: Tokens,
+    /// Of a use, which is no turn: what it is charged if nothing is heard of it.
+    pub presumed: Option<Usage>,
     /// The model's price.
     pub price: Price,
     /// How long the hold lives without a sign of life, in milliseconds.

@@ -42,4 +42,4 @@ pub use status::Status;
 pub use view::{QuotaView, Window};
 pub use waits::Waits;
 pub use window::{Amount, Cap, LimitName, Period, Scope, Span, Spans};
-pub use words::{Answer, Ask, Refusal};
+pub use words::{Answer, Ask, Refusal, Use, UseKind};

@@ -7,7 +7,7 @@
 //! [`caps_now`] of one that runs.
 
 use crate::alert::{self, Alert};
-use crate::budget::{AdmitError, Budget, fit, no_crumbs, output_ever, output_now, shared, slice};
+use crate::budget::{AdmitError, Budget, fit, no_crumbs, output_ever, output_now, shared, slice, whole};
 use crate::hold::{Hold, Request};
 use crate::waits::Waits;
 use crate::window::{self, Amount, Cap, LimitName, Period, Scope, Span};
@@ -59,8 +59,11 @@ pub fn windows_now(hold: &Hold, caps: &[Cap]) -> Vec<Span> {
     hold.span(Period::Month).map_or_else(Vec::new, |month| window::looked_at(caps, month))
 }
 
-/// The limits that are used up as far as a turn is concerned that may not begin; `stands` are of [`caps`].
+/// The limits that are used up as far as a turn is concerned that may not begin; `stands` are of [`caps`]. That a use does not fit as a whole says nothing of that.
 pub fn used_up(request: &Request<'_>, stands: &[Stand]) -> Vec<Alert> {
+    if request.presumed.is_some() {
+        return Vec::new();
+    }
     alert::used_up(&caps(request), stands, request.size.least, &request.price)
 }
 
@@ -90,10 +93,16 @@ pub fn admit(request: Request<'_>, caps: Vec<Cap>, stands: &[Stand], recent: Rec
     if stands.len() != caps.len() {
         return Err(AdmitError::NotLoaded);
     }
-    counts(&request, recent)?;
-    let budgets = budgets(&caps, stands, request.max_tokens_per_turn);
-    let Request { size, wanted_output, price, now, max_tokens_per_turn, lease_millis, .. } = request;
-    let input_bound = fit(&budgets, size, wanted_output, &price, now)?;
+    let Request { size, wanted_output, price, now, max_tokens_per_turn, lease_millis, presumed, .. } = request;
+    let is_use = presumed.is_some();
+    let budgets = budgets(&caps, stands, max_tokens_per_turn);
+    let input_bound = if is_use {
+        whole(&budgets, size.full, wanted_output, &price, now)?;
+        size.full
+    } else {
+        counts(&request, recent)?;
+        fit(&budgets, size, wanted_output, &price, now)?
+    };
     // What running turns need to go on is theirs first: a turn that begins would only take it from them.
     let waited_for =
         |b: &&Budget| b.limit.zip(b.window).is_some_and(|(limit, window)| waits.iter().any(|w| w.is_for(&b.scope, &window, limit)));
@@ -101,12 +110,15 @@ pub fn admit(request: Request<'_>, caps: Vec<Cap>, stands: &[Stand], recent: Rec
         let refusal = budget.refusal(input_bound, 1, &price, now)?;
         return Err(AdmitError::Refused(Refusal { retry_after: Some(1), ..refusal }));
     }
-    no_crumbs(&budgets, input_bound, wanted_output, &price, now)?;
+    if !is_use {
+        no_crumbs(&budgets, input_bound, wanted_output, &price, now)?;
+    }
     let left = output_now(&budgets, input_bound, &price).unwrap_or(1);
     let most = left.min(wanted_output);
     let max_output = if price.holds_maximum { most } else { output_ever(&budgets, input_bound, &price).clamp(most, wanted_output) };
     let of_shared = output_now(shared(&budgets), input_bound, &price).unwrap_or(left);
     let output = if price.holds_maximum { most } else { slice(0, left, of_shared).min(most) };
+    let (output, max_output) = if is_use { (wanted_output, wanted_output) } else { (output, max_output) };
     Ok(Hold {
         agent: request.agent,
         subject: request.subject,
@@ -116,7 +128,7 @@ pub fn admit(request: Request<'_>, caps: Vec<Cap>, stands: &[Stand], recent: Rec
         spans: request.spans.all().to_vec(),
         caps,
         max_tokens_per_turn,
-        max_turns_per_minute: request.limits.max_turns_per_minute,
+        max_turns_per_minute: request.limits.max_turns_per_minute.filter(|_| !is_use),
         input_bound,
         output,
         max_output,
@@ -126,7 +138,7 @@ pub fn admit(request: Request<'_>, caps: Vec<Cap>, stands: &[Stand], recent: Rec
         lease_millis,
         expires_at: now.plus_millis(lease_millis),
         sequence: 0,
-        progress: Usage::NONE,
+        progress: presumed.unwrap_or(Usage::NONE),
         stop: false,
         until: request.until,
         waits: None,

@@ -5,7 +5,7 @@ use crate::guest::{Guest, Visit};
 use crate::hold::Hold;
 use crate::view::QuotaView;
 use crate::window::{Amount, Scope};
-use astra_kernel::{AgentId, MoneyError, NanoUsd, Price, SessionId, Timestamp, TurnId, Usage, WorkspaceId};
+use astra_kernel::{AgentId, MoneyError, NanoUsd, Price, SessionId, Timestamp, Tokens, TurnId, Usage, UsageSource, WorkspaceId};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -106,6 +106,43 @@ pub struct Begin {
     /// Another workspace's turn, which this one pays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guest: Option<Visit>,
+    /// It is no turn but this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_turn: Option<Use>,
+}
+
+/// What costs money and is no turn: one call to a provider, made by a job. It is held and settled like a turn, with these differences: its whole maximum is held at once or it is refused, it is not
+/// counted among the turns of a minute, it has no message, and if nothing is heard of it any more it is charged what was presumed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Use {
+    /// What it is.
+    pub kind: UseKind,
+    /// The model that is called. None: the agent's.
+    pub model: Option<ModelRef>,
+    /// How much the provider may count as input at most.
+    pub input_bound: Tokens,
+    /// How much it will probably count.
+    pub presumed_input: Tokens,
+    /// How much it is told to generate at most.
+    pub max_output: Tokens,
+}
+
+impl Use {
+    /// What it is charged when nothing is heard of it: the provider was asked, as far as anybody knows.
+    pub fn presumed(&self) -> Usage {
+        Usage { input_tokens: self.presumed_input.min(self.input_bound), source: UsageSource::Estimated, ..Usage::NONE }
+    }
+}
+
+/// What a use is: the kind of its ledger entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UseKind {
+    /// Texts as vectors. It belongs to no conversation, and is counted as [`AgentId::embedding`]'s.
+    Embedding,
+    /// Memories out of a conversation.
+    Extraction,
 }
 
 impl Begin {
@@ -189,8 +226,11 @@ pub enum TurnStatus {
 pub struct Record {
     /// The turn.
     pub turn_id: TurnId,
-    /// Its conversation.
-    pub session_id: SessionId,
+    /// What it is, when it is no turn: a use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<UseKind>,
+    /// Its conversation. None: a use that belongs to none.
+    pub session_id: Option<SessionId>,
     /// Whether the conversation began with it.
     pub new_session: bool,
     /// The agent.

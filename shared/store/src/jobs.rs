@@ -37,6 +37,8 @@ pub enum Work {
         /// Which version.
         document_id: Uuid,
     },
+    /// What was said in a conversation becomes memories.
+    Extract {},
 }
 
 /// How jobs are taken.
@@ -133,6 +135,24 @@ impl<D: Database> Tenant<'_, D> {
         }
         let failed = Failed { id: lease.job_id, lease: lease.lease, error, run_at, now };
         let Outcome { outcome } = self.call(tenant_statement!("job_fail"), &failed).await?;
+        Ok(outcome == "ok")
+    }
+
+    /// A job that cannot be done for now, by no fault of its own: it waits until then, and the try is not counted. False when somebody else has the job.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn wait_job(&self, lease: Lease, error: &str, run_at: Timestamp) -> Result<bool, StoreError> {
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Waits<'a> {
+            id: Uuid,
+            lease: Uuid,
+            error: &'a str,
+            run_at: Timestamp,
+        }
+        let waits = Waits { id: lease.job_id, lease: lease.lease, error, run_at };
+        let Outcome { outcome } = self.call(tenant_statement!("job_wait"), &waits).await?;
         Ok(outcome == "ok")
     }
 

@@ -17,6 +17,7 @@ pub mod agents;
 pub mod audit;
 pub mod billing;
 pub mod documents;
+pub mod extract;
 pub mod grants;
 mod grouped;
 pub mod holds;

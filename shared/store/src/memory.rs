@@ -74,6 +74,29 @@ pub struct MemoryList<'a> {
     pub limit: u32,
 }
 
+/// How much was forgotten of one member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct Forgotten {
+    /// Memories of their own.
+    pub memories: i64,
+    /// Jobs that would have made more.
+    pub jobs: i64,
+}
+
+/// What a memory said before.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Superseded {
+    /// Its kind.
+    pub kind: String,
+    /// What it said.
+    pub content: String,
+    /// Since when.
+    pub created_at: Timestamp,
+    /// Until when.
+    pub superseded_at: Timestamp,
+}
+
 /// What to search in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -210,11 +233,11 @@ impl<D: Database> Tenant<'_, D> {
         Ok(outcome == "ok")
     }
 
-    /// Removes all that is one member's own: how many memories; `None` when the workspace does not exist.
+    /// Removes all that is one member's own, and what would become that; `None` when the workspace does not exist.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn forget_member(&self, user_id: &str) -> Result<Option<i64>, StoreError> {
+    pub async fn forget_member(&self, user_id: &str) -> Result<Option<Forgotten>, StoreError> {
         #[derive(Serialize)]
         #[serde(rename_all = "camelCase")]
         struct Whose<'a> {
@@ -222,14 +245,26 @@ impl<D: Database> Tenant<'_, D> {
         }
         #[derive(Deserialize)]
         struct Answer {
-            removed: Option<Removed>,
+            removed: Option<Forgotten>,
+        }
+        self.call(tenant_statement!("memory_forget"), &Whose { user_id }).await.map(|Answer { removed }| removed)
+    }
+
+    /// What a memory has taken the place of, the latest first. Of a memory that the subject may not see, nothing.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn memory_history(&self, id: Uuid, subject: &str) -> Result<Vec<Superseded>, StoreError> {
+        #[derive(Serialize)]
+        struct Which<'a> {
+            id: Uuid,
+            subject: &'a str,
         }
         #[derive(Deserialize)]
-        struct Removed {
-            memories: i64,
+        struct Answer {
+            data: Vec<Superseded>,
         }
-        let Answer { removed } = self.call(tenant_statement!("memory_forget"), &Whose { user_id }).await?;
-        Ok(removed.map(|removed| removed.memories))
+        self.call(tenant_statement!("memory_history"), &Which { id, subject }).await.map(|Answer { data }| data)
     }
 
     /// Searches; `None` when the workspace does not exist.

@@ -1,5 +1,6 @@
 //! Plans and their agent templates: one definition for all workspaces of a plan.
 
+use crate::extract::Model;
 use crate::{Database, Operator, Outcome, StoreError, operator_statement, parse};
 use astra_kernel::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -59,15 +60,16 @@ impl<D: Database> Operator<'_, D> {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn put_plan_settings(&self, plan: &str, carry_over: bool, now: Timestamp) -> Result<(), StoreError> {
+    pub async fn put_plan_settings(&self, plan: &str, settings: &NewPlanSettings<'_>, now: Timestamp) -> Result<(), StoreError> {
         #[derive(Serialize)]
         #[serde(rename_all = "camelCase")]
         struct Arg<'a> {
             plan: &'a str,
-            carry_over: bool,
+            #[serde(flatten)]
+            settings: &'a NewPlanSettings<'a>,
             now: Timestamp,
         }
-        self.call(operator_statement!("op_plan_settings_put"), &Arg { plan, carry_over, now }).await.map(|Outcome { .. }| ())
+        self.call(operator_statement!("op_plan_settings_put"), &Arg { plan, settings, now }).await.map(|Outcome { .. }| ())
     }
 
     /// A plan's settings; none when nothing is known of it.
@@ -86,12 +88,28 @@ impl<D: Database> Operator<'_, D> {
     }
 }
 
+/// Settings for a plan.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NewPlanSettings<'a> {
+    /// Whether a budget that is not used up is carried over into the next month.
+    pub carry_over: bool,
+    /// How conversations become memories: `off`, `rules` or `model`; none: as the deployment does.
+    pub extraction: Option<&'a str>,
+    /// By which model; none: the agent's.
+    pub extraction_model: Option<&'a Model>,
+}
+
 /// A plan's settings.
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PlanSettings {
     /// Whether a budget that is not used up is carried over into the next month.
     pub carry_over: bool,
     /// The template's version, when there is one.
     pub template_version: Option<i32>,
+    /// How conversations become memories; none: as the deployment does.
+    pub extraction: Option<String>,
+    /// By which model; none: the agent's.
+    pub extraction_model: Option<Model>,
 }

@@ -4,19 +4,17 @@
 //! granter's counter, holds. From then on the turn speaks with that one alone.
 
 use crate::answer::{StoredAnswer, TurnAnswer};
-use crate::context::{Context, Denial, Referral, Secret};
+use crate::context::{Context, Denial, Referral};
 use crate::finish::{self, End, Payer};
 use crate::hold::TurnHold;
 use crate::meter::Meter;
 use crate::{Running, TurnSettings, prompt};
 use astra_host::stream::TurnHost;
-use astra_host::{Call, Failure};
-use astra_kernel::{AgentId, Code, Permission, Problem, SealError, Sealed, SessionId, TurnId, WorkspaceId};
-use astra_models::{Endpoint, Provider, embed, prompt_upper_bound};
+use astra_host::{Call, Failure, provider};
+use astra_kernel::{AgentId, Code, Permission, Problem, SessionId, TurnId, WorkspaceId};
+use astra_models::{embed, prompt_upper_bound};
 use astra_quota::QuotaView;
 use astra_quota::words::{Answer, Ask, Begin, Begun as Held, Extend, Refusal};
-use base64::prelude::{BASE64_STANDARD, Engine as _};
-use secrecy::SecretString;
 use serde_json::value::RawValue;
 
 /// Memories that a turn asks for.
@@ -88,6 +86,7 @@ pub async fn begin<H: TurnHost>(call: &Call<H>, workspace: &WorkspaceId, ask: Tu
         history_limit: HISTORY,
         lease_millis: settings.lease_millis,
         guest: None,
+        no_turn: None,
     }));
     let (held, referral) = loop {
         let (answer, referral) = ask_who_pays(host, workspace, &words).await?;
@@ -166,7 +165,7 @@ async fn prepare<H: TurnHost>(
     // A granted agent is its granter's, however it was asked for.
     ask.agent_id = context.agent.id.clone();
     let mut prompt = prompt::build(&context, &ask.subject, &ask.message, begun.max_output);
-    let endpoint = endpoint(host, &counter, &context);
+    let endpoint = provider::endpoint(host, &counter, &context.model, context.secret.as_ref());
     let Held { context: _, started_at, mut input_bound, mut output, max_output: _, bounded_by_budget, quota } = begun;
     // What is left of another's limits is not told.
     let quota = if payer.is_none() { quota } else { QuotaView::default() };
@@ -208,33 +207,6 @@ async fn grow<H: TurnHost>(host: &H, counter: &WorkspaceId, turn_id: TurnId, inp
         Answer::Extended(extended) if extended.covered => Ok((extended.output, extended.max_output)),
         _ => Ok((0, 0)),
     }
-}
-
-fn endpoint<H: TurnHost>(host: &H, payer: &WorkspaceId, context: &Context) -> Result<Endpoint, Problem> {
-    let model = &context.model;
-    let provider: Provider =
-        model.provider.parse().map_err(|_| Problem::new(Code::ModelUnavailable, "The model's provider is not known here."))?;
-    let shared = host.shared();
-    let api_key = match &context.secret {
-        Some(secret) => {
-            Some(open(host, payer, secret).map_err(|error| Problem::new(Code::Unavailable, format!("{}: {error}.", secret.name)))?)
-        }
-        None => provider.key_name().and_then(|name| shared.setting(name)).map(SecretString::from),
-    };
-    let base_setting = match provider {
-        Provider::Openai => shared.setting("OPENAI_BASE_URL"),
-        Provider::Anthropic => shared.setting("ANTHROPIC_BASE_URL"),
-        Provider::Local => None,
-    };
-    Ok(Endpoint { provider, model: model.model_id.clone(), base_url: model.endpoint.clone().or(base_setting), api_key })
-}
-
-fn open<H: TurnHost>(host: &H, payer: &WorkspaceId, secret: &Secret) -> Result<SecretString, SealError> {
-    let decode = |text: &str| BASE64_STANDARD.decode(text).map_err(|_| SealError);
-    let sealed = Sealed { key_id: secret.key_id.clone(), nonce: decode(&secret.nonce)?, ciphertext: decode(&secret.ciphertext)? };
-    let keys = host.shared().secrets_key().map_err(|_| SealError)?;
-    let value = keys.open(payer, &secret.name, &sealed)?;
-    String::from_utf8(value).map(SecretString::from).map_err(|_| SealError)
 }
 
 /// Why it may not begin. `elsewhere`: the granter's counter says so, which pays.

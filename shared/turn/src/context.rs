@@ -1,5 +1,6 @@
 //! `turn_begin`'s document: all that a turn needs, from one snapshot.
 
+use astra_host::provider::{Model, Secret};
 use astra_kernel::{Access, AgentId, GrantId, Limits, Permission, Price, SessionId, WorkspaceId};
 use astra_memory::Citation;
 use astra_quota::{Prior, Visit};
@@ -75,32 +76,6 @@ pub struct Definition {
     /// The system prompt's template.
     #[serde(default)]
     pub system_prompt_template: String,
-}
-
-/// The model.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Model {
-    /// Its provider.
-    pub provider: String,
-    /// Its id there.
-    pub model_id: String,
-    /// A base URL that the operator set.
-    pub endpoint: Option<String>,
-}
-
-/// A sealed secret; the texts are standard base64.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Secret {
-    /// Its name.
-    pub name: String,
-    /// Which key sealed it.
-    pub key_id: String,
-    /// The nonce.
-    pub nonce: String,
-    /// Ciphertext and tag.
-    pub ciphertext: String,
 }
 
 /// A message of the conversation.

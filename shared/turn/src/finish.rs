@@ -5,18 +5,12 @@ use crate::answer::{StoredAnswer, TurnAnswer};
 use crate::context::Context;
 use crate::prompt;
 use astra_host::Failure;
+use astra_host::settle::settle;
 use astra_host::stream::TurnHost;
 use astra_kernel::{AgentId, Code, NanoUsd, Price, Problem, SessionId, Timestamp, TurnId, Usage, UsageSource, WorkspaceId};
 use astra_memory::Citation;
 use astra_quota::Guest;
-use astra_quota::words::{Answer, Ask, Record, TurnStatus};
-
-/// Waits between the attempts to save, in milliseconds.
-const WAITS: [u32; 4] = [100, 400, 1_000, 2_500];
-
-/// How often, and after how many milliseconds each, saving is tried once more when the caller has been told that it failed: a database that is started anew
-/// or moves elsewhere is back within that.
-const LATE: (usize, u32) = (60, 2_000);
+use astra_quota::words::{Record, TurnStatus};
 
 /// What is known of a turn's record when it begins.
 #[derive(Debug)]
@@ -131,9 +125,10 @@ pub async fn finish<H: TurnHost>(host: &H, opening: Opening, end: End) -> Result
         Some(Payer { workspace: _, agent_id, guest }) => (agent_id, ask.idempotency_key.map(|key| guest.key(&key)), Some(guest)),
     };
     let is_own = guest.is_none();
-    let record = Ask::Finish(Box::new(Record {
+    let record = Record {
         turn_id,
-        session_id,
+        kind: None,
+        session_id: Some(session_id),
         new_session,
         agent_id,
         subject: ask.subject,
@@ -155,30 +150,13 @@ pub async fn finish<H: TurnHost>(host: &H, opening: Opening, end: End) -> Result
         ended_at: host.now().max(started_at),
         alerts: Vec::new(),
         guest,
-    }));
-    let mut waits = WAITS.iter();
-    loop {
-        if let Ok(Answer::Finished(finished)) = host.ask(&counter, &record).await {
-            // What is left of another's limits is not told.
-            let quota = if is_own { finished.quota } else { astra_quota::QuotaView::default() };
-            return Ok(StoredAnswer { content: Some(content.unwrap_or_default()), quota, ..stored }.into());
-        }
-        let Some(wait) = waits.next() else {
-            let detail = "The answer could not be saved: the quota counter cannot be reached. It is tried for a while; then the turn is charged what \
-                          was last reported.";
-            host.background(late(host.clone(), counter, record));
-            return Err(Problem::new(Code::Unavailable, detail).into());
-        };
-        host.sleep(*wait).await;
-    }
-}
-
-async fn late<H: TurnHost>(host: H, counter: WorkspaceId, record: Ask) {
-    let (times, wait) = LATE;
-    for _ in 0..times {
-        host.sleep(wait).await;
-        if let Ok(Answer::Finished(_)) = host.ask(&counter, &record).await {
-            return;
-        }
-    }
+    };
+    let Ok(finished) = settle(host, &counter, record).await else {
+        let detail = "The answer could not be saved: the quota counter cannot be reached. It is tried for a while; then the turn is charged what \
+                      was last reported.";
+        return Err(Problem::new(Code::Unavailable, detail).into());
+    };
+    // What is left of another's limits is not told.
+    let quota = if is_own { finished.quota } else { astra_quota::QuotaView::default() };
+    Ok(StoredAnswer { content: Some(content.unwrap_or_default()), quota, ..stored }.into())
 }

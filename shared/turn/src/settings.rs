@@ -1,8 +1,7 @@
 //! What of the configuration concerns turns.
 
-use astra_host::Shared;
-use astra_kernel::{ConfigError, config};
-use astra_models::Provider;
+use astra_host::{Shared, provider};
+use astra_kernel::ConfigError;
 use astra_quota::words::ModelRef;
 
 /// Configuration of turns.
@@ -24,13 +23,11 @@ impl TurnSettings {
     /// # Errors
     /// When one is malformed; names it.
     pub fn read(shared: &Shared) -> Result<Self, ConfigError> {
-        let default_model = shared.setting("DEFAULT_MODEL").map(|text| config::default_model(&text)).transpose()?;
-        let has_key = |provider: &Provider| provider.key_name().is_some_and(|name| shared.setting(name).is_some());
         Ok(Self {
             deadline_millis: seconds(shared, "MODEL_TIMEOUT_SECONDS", 120, 1, 900)? * 1000,
             lease_millis: seconds(shared, "HOLD_LEASE_SECONDS", 30, 3, 600)? * 1000,
-            default_model: default_model.map(|(provider, model_id)| ModelRef { provider, model_id }),
-            host_providers: [Provider::Openai, Provider::Anthropic].iter().filter(|p| has_key(p)).map(|p| p.as_str().to_owned()).collect(),
+            default_model: provider::default_model(shared)?,
+            host_providers: provider::host_providers(shared),
         })
     }
 }

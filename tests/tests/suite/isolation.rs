@@ -19,6 +19,7 @@ struct Full {
 impl Full {
     async fn new() -> Self {
         let ws = Workspace::local().await;
+        ws.no_extraction().await;
         let _ = ws.operator.patch(&ws.path(""), &json!({ "displayName": OURS })).await.expect(200);
         ws.put_secret("PLUM_KEY", &astra_tests::canary::key()).await;
         let mut agent = template::local("plum");

@@ -8,6 +8,7 @@ mod audit;
 mod bill;
 mod description;
 mod disconnects;
+mod extraction;
 mod grants;
 mod guards;
 mod hangups;

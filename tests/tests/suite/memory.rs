@@ -69,9 +69,9 @@ async fn what_is_ones_own_is_for_nobody_else_not_even_the_owner() {
     // Forgotten: one's own by oneself, another's by who looks after members.
     let forget = |user: &str| ws.path(&format!("/users/{user}/memory"));
     ws.member.delete(&forget("anna")).await.problem(403, "forbidden");
-    assert_eq!(ws.member.delete(&forget("member@test")).await.ok(200), json!({ "removed": { "memories": 1 } }));
-    assert_eq!(ws.owner.delete(&forget("anna")).await.ok(200), json!({ "removed": { "memories": 1 } }));
-    assert_eq!(ws.owner.delete(&forget("anna")).await.ok(200), json!({ "removed": { "memories": 0 } }));
+    assert_eq!(ws.member.delete(&forget("member@test")).await.ok(200), json!({ "removed": { "memories": 1, "jobs": 0 } }));
+    assert_eq!(ws.owner.delete(&forget("anna")).await.ok(200), json!({ "removed": { "memories": 1, "jobs": 0 } }));
+    assert_eq!(ws.owner.delete(&forget("anna")).await.ok(200), json!({ "removed": { "memories": 0, "jobs": 0 } }));
     anna.get(&path).await.problem(404, "not_found");
     ws.member.get(&ws.path(&format!("/memories/{}", bens["id"].as_str().unwrap()))).await.problem(404, "not_found");
     assert_eq!(contents(&anna.get(&ws.path("/memories")).await.ok(200)), ["Anna prefers trains."]);

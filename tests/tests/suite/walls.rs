@@ -22,7 +22,12 @@ const GLOBAL: [(&str, &[(&str, &str)]); 5] = [
     ("public.astra_migrations", &[]),
     (
         "public.plan_settings",
-        &[("astra_owner", "SELECT INSERT UPDATE DELETE"), ("astra_operator", "SELECT INSERT UPDATE"), ("astra_quota_inside", "SELECT")],
+        &[
+            ("astra_owner", "SELECT INSERT UPDATE DELETE"),
+            ("astra_operator", "SELECT INSERT UPDATE"),
+            ("astra_quota_inside", "SELECT"),
+            ("astra_memory", "SELECT"),
+        ],
     ),
     (
         "public.plans",

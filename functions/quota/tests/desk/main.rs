@@ -4,5 +4,6 @@
 mod growth;
 mod guests;
 mod kept;
+mod uses;
 mod windows;
 mod world;

@@ -208,6 +208,7 @@ pub(crate) fn begin(n: u128) -> Begin {
         history_limit: 0,
         lease_millis: LEASE,
         guest: None,
+        no_turn: None,
     }
 }
 

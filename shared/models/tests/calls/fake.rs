@@ -120,6 +120,7 @@ pub(crate) fn prompt() -> Prompt {
         ],
         memories: vec!["for the local model only".into()],
         max_output_tokens: 500,
+        answer_schema: None,
     }
 }
 

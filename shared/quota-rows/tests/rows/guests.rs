@@ -273,7 +273,7 @@ async fn turns_that_end_at_once_in_one_conversation_number_its_messages_without_
         let of = if n % 2 == 0 { two.guests_in(goes_on, None).await } else { goes_on };
         let payer = if n % 2 == 0 { &two.a } else { &two.b };
         payer.begun(&of, START).await;
-        let ended = Record { session_id: first.new_session_id, new_session: false, ..Two::ended(&of, 5, START) };
+        let ended = Record { session_id: Some(first.new_session_id), new_session: false, ..Two::ended(&of, 5, START) };
         ends.push(async move { payer.finish(ended, START).await });
     }
     assert!(futures_util::future::join_all(ends).await.iter().all(|finished| finished.saved));

@@ -9,4 +9,5 @@ mod guests;
 mod load;
 mod rules;
 mod same;
+mod uses;
 mod world;

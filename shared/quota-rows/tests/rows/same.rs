@@ -3,10 +3,10 @@
 //! What is meant to differ is kept out of the schedule: rows know the turns of the last minute after a restart, an object does not; a settlement
 //! that comes before anybody has ended its expired turn is a first one on rows (an object's alarm was quicker).
 
-use crate::world::{START, World, begin, record, turn, usage};
+use crate::world::{START, World, begin, record, turn, usage, use_of, used};
 use astra_kernel::{Price, Timestamp};
 use astra_quota::words::{Begin, Extend, Record, Stop};
-use astra_quota::{Answer, Ask};
+use astra_quota::{Answer, Ask, UseKind};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use quota::desk::Desk;
@@ -24,6 +24,7 @@ const PRICE: Price = Price {
 #[derive(Debug, Clone)]
 enum Step {
     Begin { agent: bool, message: usize, key: Option<u8>, hash: bool },
+    Use { input_bound: u64, presumed: u64, output: u64 },
     Extend { which: usize, sequence: u32, reported: u64, input_bound: u64, output: u64, is_urgent: bool },
     Finish { which: usize, input: u64, output: u64, by_limit: bool },
     FinishAgain { which: usize },
@@ -58,6 +59,8 @@ fn steps() -> impl Strategy<Value = (Value, Vec<Step>)> {
     let step = prop_oneof![
         6 => (any::<bool>(), 0_usize..1_500, proptest::option::weighted(0.4, 0_u8..4), proptest::bool::weighted(0.9))
             .prop_map(|(agent, message, key, hash)| Step::Begin { agent, message, key, hash }),
+        2 => (1_u64..3_000, 0_u64..3_000, prop_oneof![Just(0), 0_u64..1_000])
+            .prop_map(|(input_bound, presumed, output)| Step::Use { input_bound, presumed, output }),
         6 => (any::<usize>(), 0_u32..6, 0_u64..2_000, prop_oneof![3 => Just(0), 1 => 0_u64..3_000], 0_u64..3_000, any::<bool>()).prop_map(
             |(which, sequence, reported, input_bound, output, is_urgent)| Step::Extend { which, sequence, reported, input_bound, output, is_urgent }
         ),
@@ -126,6 +129,13 @@ impl Both {
                     self.running.push((begin, begun.started_at, begun.input_bound, begun.output));
                 }
             }
+            Step::Use { input_bound, presumed, output } => {
+                self.next += 1;
+                let begin = use_of(self.next, UseKind::Embedding, (*input_bound, *presumed, *output));
+                if let Answer::Begun(begun) = self.ask(|| Ask::Begin(Box::new(begin.clone()))).await {
+                    self.running.push((begin, begun.started_at, begun.input_bound, begun.output));
+                }
+            }
             Step::Extend { which, sequence, reported, input_bound, output, is_urgent } => {
                 if let Some(n) = pick(*which, self.running.len()) {
                     let turn_id = self.running[n].0.turn_id;
@@ -141,8 +151,9 @@ impl Both {
                 if let Some(n) = pick(*which, self.running.len()) {
                     let (begin, started_at, most_input, most_output) = self.running.remove(n);
                     let usage = usage(*input.min(&most_input), *output.min(&most_output));
-                    let mut record = record(&begin, started_at, usage, PRICE.cost(&usage).unwrap().0, self.now);
-                    if *by_limit {
+                    let of = if begin.no_turn.is_some() { used } else { record };
+                    let mut record = of(&begin, started_at, usage, PRICE.cost(&usage).unwrap().0, self.now);
+                    if *by_limit && record.kind.is_none() {
                         record.finish_reason = Some("quota".into());
                     }
                     self.ask(|| Ask::Finish(Box::new(record.clone()))).await;
@@ -188,7 +199,7 @@ impl Both {
 
     /// What is written down is the same. (Turns that expire together are ended in another order, so what was used at a mark may differ.)
     async fn ledgers(&self) {
-        let sql = "SELECT json_agg(json_build_array(l.turn_id, l.kind, l.cost_usd, l.input_tokens, l.output_tokens, l.source, l.turn_started_at) \
+        let sql = "SELECT json_agg(json_build_array(l.turn_id, l.kind, l.cost_usd, l.input_tokens, l.output_tokens, l.source, l.turn_started_at, l.embedding_tokens) \
                    ORDER BY l.turn_id, l.kind DESC) FROM ledger l WHERE l.workspace_id = $1";
         let sql = format!("SELECT COALESCE(({sql})::text, 'none')");
         assert_eq!(self.object.text(&sql).await, self.rows.text(&sql).await);

@@ -1,8 +1,8 @@
 //! A workspace of its own for each test, connections as the counter's role, and a look at the rows past every wall.
 
-use astra_kernel::{NanoUsd, SessionId, TenantKeys, Timestamp, TurnId, Usage, UsageSource, WorkspaceId};
-use astra_quota::words::{Begin, Begun, Extend, Extended, Finished, Record, Stop, TurnStatus};
-use astra_quota::{Answer, Ask, QuotaView, Refusal};
+use astra_kernel::{AgentId, NanoUsd, SessionId, TenantKeys, Timestamp, TurnId, Usage, UsageSource, WorkspaceId};
+use astra_quota::words::{Begin, Begun, Extend, Extended, Finished, ModelRef, Record, Stop, TurnStatus};
+use astra_quota::{Answer, Ask, QuotaView, Refusal, Use, UseKind};
 use astra_quota_rows::{KINDS, RowsCounter};
 use astra_store::{Database, Grouped, StoreError};
 use serde_json::{Value, json};
@@ -153,6 +153,7 @@ pub(crate) fn begin(n: u128) -> Begin {
         history_limit: 0,
         lease_millis: LEASE,
         guest: None,
+        no_turn: None,
     }
 }
 
@@ -164,7 +165,8 @@ pub(crate) fn usage(input: u64, output: u64) -> Usage {
 pub(crate) fn record(of: &Begin, started_at: Timestamp, usage: Usage, cost: i64, now: Timestamp) -> Record {
     Record {
         turn_id: of.turn_id,
-        session_id: of.new_session_id,
+        kind: None,
+        session_id: Some(of.new_session_id),
         new_session: true,
         agent_id: of.agent_id.clone(),
         subject: of.subject.clone(),
@@ -186,6 +188,33 @@ pub(crate) fn record(of: &Begin, started_at: Timestamp, usage: Usage, cost: i64,
         ended_at: now,
         alerts: vec![],
         guest: None,
+    }
+}
+
+/// A call to an embedder: an upper bound of what it reads, and what it will probably be.
+pub(crate) fn embedding(n: u128, input_bound: u64, presumed_input: u64) -> Begin {
+    use_of(n, UseKind::Embedding, (input_bound, presumed_input, 0))
+}
+
+pub(crate) fn use_of(n: u128, kind: UseKind, (input_bound, presumed_input, max_output): (u64, u64, u64)) -> Begin {
+    let model = ModelRef { provider: "local".into(), model_id: "echo-1".into() };
+    let is_embedding = kind == UseKind::Embedding;
+    let agent_id = if is_embedding { AgentId::embedding() } else { "a".to_owned().try_into().unwrap() };
+    let no_turn = Some(Use { kind, model: is_embedding.then_some(model), input_bound, presumed_input, max_output });
+    Begin { agent_id, message: String::new(), request_hash: String::new(), no_turn, ..begin(n) }
+}
+
+/// The record of a use that was made.
+pub(crate) fn used(of: &Begin, started_at: Timestamp, usage: Usage, cost: i64, now: Timestamp) -> Record {
+    let kind = of.no_turn.as_ref().map(|it| it.kind);
+    Record {
+        kind,
+        session_id: of.session_id,
+        new_session: false,
+        finish_reason: None,
+        content: None,
+        answer: None,
+        ..record(of, started_at, usage, cost, now)
     }
 }
 

@@ -4,7 +4,7 @@ use crate::end::mark;
 use crate::model::{Limit, Line, Model, Room, Turn, Waits, all_pay, amount, is_in, largest, limits_of, of_shared, output_for, slice};
 use crate::world::{AGENT_COUNT, LEASE, World, allowance, per_turn, price};
 use crate::{agent, turn_id};
-use astra_kernel::{Allowance, Price, Timestamp, Tokens, TurnId, Usage};
+use astra_kernel::{Allowance, Price, Timestamp, Tokens, TurnId, Usage, UsageSource};
 use astra_quota::{AdmitError, Alert, Known, Refusal, Request, Size, Span, plan};
 
 /// What is asked for.
@@ -18,11 +18,17 @@ pub(crate) struct Wish {
     pub(crate) key: Option<(u8, bool)>,
     /// What was spent is read from the ledger before.
     pub(crate) loads: bool,
+    /// It is a use and no turn: what it is charged if nothing is heard of it.
+    pub(crate) presumed: Option<Tokens>,
 }
 
 impl Wish {
     fn key(&self) -> Option<(String, String)> {
         self.key.map(|(key, body)| (format!("key{key}"), format!("{body}")))
+    }
+
+    fn presumed(&self) -> Option<Usage> {
+        self.presumed.map(|input_tokens| Usage { input_tokens, source: UsageSource::Estimated, ..Usage::NONE })
     }
 
     fn subject(&self) -> String {
@@ -65,33 +71,10 @@ impl Model {
         if !windows.iter().all(|window| self.known.contains(window)) {
             return Err(AdmitError::NotLoaded);
         }
-        self.refuse_by_count()?;
         let lines = self.lines(&limits, per_turn(wish.agent), None);
-        let pay = |input, output| all_pay(&lines, Room::Now, amount(&price, input, output));
-        if let Some(line) = lines.iter().find(|line| !all_pay(std::slice::from_ref(*line), Room::Now, amount(&price, wish.least, 1))) {
-            return Err(AdmitError::Refused(line.refusal(wish.least, 1, &price, now)));
-        }
-        // As much of the conversation as leaves room for some output.
-        let input = wish.least + largest(wish.history, |more| pay(wish.least + more, wish.output.min(256)));
-        if let Some(line) = lines.iter().find(|line| self.is_waited_for(line)) {
-            return Err(AdmitError::Refused(Refusal { retry_after: Some(1), ..line.refusal(input, 1, &price, now) }));
-        }
-        // No crumbs while others will give back: what suffices would be there but for what they hold.
-        let suffices = wish.output.min(256);
-        let is_there = |line: &Line| all_pay(std::slice::from_ref(line), Room::Now, amount(&price, input, suffices));
-        if let Some(line) =
-            lines.iter().find(|line| !is_there(line)).filter(|_| all_pay(&lines, Room::Ever, amount(&price, input, suffices)))
-        {
-            return Err(AdmitError::Refused(Refusal { retry_after: Some(1), ..line.refusal(input, suffices, &price, now) }));
-        }
-        let left = output_for(&lines, Room::Now, &price, input);
-        let most = left.min(wish.output);
-        let (output, max_output) = if price.holds_maximum {
-            (most, most)
-        } else {
-            (slice(0, left, of_shared(&lines, &price, input)).min(most), output_for(&lines, Room::Ever, &price, input).min(wish.output))
-        };
-        let per_minute = self.limits.max_turns_per_minute;
+        let (input, output, max_output) =
+            if wish.presumed.is_some() { self.whole(wish, &lines, &price)? } else { self.sliced(wish, &lines, &price)? };
+        let per_minute = self.limits.max_turns_per_minute.filter(|_| wish.presumed.is_none());
         self.begun.extend(per_minute.map(|_| now));
         let turn_now = Turn {
             agent: wish.agent,
@@ -109,16 +92,63 @@ impl Model {
             is_bounded: max_output < wish.output,
             expires_at: Timestamp(now.0 + LEASE),
             sequence: 0,
-            progress: Usage::NONE,
+            progress: wish.presumed().unwrap_or(Usage::NONE),
             stop: false,
             waits: None,
+            is_use: wish.presumed.is_some(),
         };
         self.running.insert(turn, turn_now);
         Ok(())
     }
 
+    /// All of it or nothing, whatever others hold.
+    fn whole(&self, wish: &Wish, lines: &[Line], price: &Price) -> Result<(Tokens, Tokens, Tokens), AdmitError> {
+        let (input, now) = (wish.least + wish.history, self.now);
+        let is_there = |line: &Line| all_pay(std::slice::from_ref(line), Room::Now, amount(price, input, wish.output));
+        if let Some(line) = lines.iter().find(|line| !is_there(line)) {
+            return Err(AdmitError::Refused(line.refusal(input, wish.output, price, now)));
+        }
+        if let Some(line) = lines.iter().find(|line| self.is_waited_for(line)) {
+            return Err(AdmitError::Refused(Refusal { retry_after: Some(1), ..line.refusal(input, 1, price, now) }));
+        }
+        Ok((input, wish.output, wish.output))
+    }
+
+    /// As much of the conversation as leaves room, and a slice of output: how much input, how much output, and how much it may become.
+    fn sliced(&self, wish: &Wish, lines: &[Line], price: &Price) -> Result<(Tokens, Tokens, Tokens), AdmitError> {
+        self.refuse_by_count()?;
+        let now = self.now;
+        let pay = |input, output| all_pay(lines, Room::Now, amount(price, input, output));
+        if let Some(line) = lines.iter().find(|line| !all_pay(std::slice::from_ref(*line), Room::Now, amount(price, wish.least, 1))) {
+            return Err(AdmitError::Refused(line.refusal(wish.least, 1, price, now)));
+        }
+        // As much of the conversation as leaves room for some output.
+        let input = wish.least + largest(wish.history, |more| pay(wish.least + more, wish.output.min(256)));
+        if let Some(line) = lines.iter().find(|line| self.is_waited_for(line)) {
+            return Err(AdmitError::Refused(Refusal { retry_after: Some(1), ..line.refusal(input, 1, price, now) }));
+        }
+        // No crumbs while others will give back: what suffices would be there but for what they hold.
+        let suffices = wish.output.min(256);
+        let is_there = |line: &Line| all_pay(std::slice::from_ref(line), Room::Now, amount(price, input, suffices));
+        if let Some(line) = lines.iter().find(|line| !is_there(line)).filter(|_| all_pay(lines, Room::Ever, amount(price, input, suffices)))
+        {
+            return Err(AdmitError::Refused(Refusal { retry_after: Some(1), ..line.refusal(input, suffices, price, now) }));
+        }
+        let left = output_for(lines, Room::Now, price, input);
+        let most = left.min(wish.output);
+        Ok(if price.holds_maximum {
+            (input, most, most)
+        } else {
+            let output = slice(0, left, of_shared(lines, price, input)).min(most);
+            (input, output, output_for(lines, Room::Ever, price, input).min(wish.output))
+        })
+    }
+
     /// The limits near their end that do not pay for the least that is needed, also if nobody held anything: the last mark of each.
     fn used_up(&self, wish: &Wish) -> Vec<Alert> {
+        if wish.presumed.is_some() {
+            return vec![];
+        }
         let limits = self.limits_now(wish.agent);
         let lines = self.lines(&limits, None, None);
         let least = amount(&price(wish.agent), wish.least, 1);
@@ -216,6 +246,7 @@ impl World {
             until: None,
             size: Size { least: wish.least, full: wish.least + wish.history },
             wanted_output: wish.output,
+            presumed: wish.presumed(),
             price: price(wish.agent),
             lease_millis: LEASE,
         };

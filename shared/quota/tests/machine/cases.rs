@@ -29,6 +29,7 @@ fn begin(counter: &mut Counter, n: u128, key: Option<&str>, limits: &Limits, now
         until: None,
         size: Size { least: 100, full: 100 },
         wanted_output: 1_000,
+        presumed: None,
         price: PRICE,
         lease_millis: 30_000,
     };
@@ -163,6 +164,7 @@ fn try_long(counter: &mut Counter, n: u128, limits: &Limits, wanted_output: u64)
         until: None,
         size: Size { least: 100, full: 100 },
         wanted_output,
+        presumed: None,
         price: PRICE,
         lease_millis: 30_000,
     };
@@ -189,6 +191,7 @@ fn a_turn_of_an_agent_that_is_granted_until_then_is_told_to_stop_then() {
         until: Some(until),
         size: Size { least: 100, full: 100 },
         wanted_output: 1_000,
+        presumed: None,
         price: PRICE,
         lease_millis: 30_000,
     };
@@ -218,6 +221,7 @@ fn a_guests_turn_is_stopped_from_where_it_was_asked_for_and_from_nowhere_else() 
         until: None,
         size: Size { least: 100, full: 100 },
         wanted_output: 1_000,
+        presumed: None,
         price: PRICE,
         lease_millis: 30_000,
     };

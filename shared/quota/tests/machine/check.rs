@@ -93,7 +93,7 @@ fn check_hold(hold: &Hold, turn: &Turn) {
         "what it waits for"
     );
     // Whatever the numbers are.
-    assert!(turn.output >= 1 && turn.output <= turn.max_output, "some output, and no more than its maximum");
+    assert!((turn.is_use || turn.output >= 1) && turn.output <= turn.max_output, "some output, and no more than its maximum");
     assert!(turn.max_tokens.is_none_or(|max| turn.input + turn.max_output <= max.unsigned_abs()), "the limit of one turn");
     assert!(!turn.price.holds_maximum || turn.output == turn.max_output, "what a model does not stream is held whole");
 }

@@ -27,6 +27,7 @@ fn begin(counter: &mut Counter, n: u128, limits: &Limits, now: Timestamp, wanted
         until: None,
         size: Size { least: 100, full: 100 },
         wanted_output,
+        presumed: None,
         price: PRICE,
         lease_millis: 30_000,
     };

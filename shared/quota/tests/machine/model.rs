@@ -50,6 +50,8 @@ pub(crate) struct Turn {
     pub(crate) limits: Vec<Limit>,
     /// Of this turn alone.
     pub(crate) max_tokens: Option<i64>,
+    /// It is no turn.
+    pub(crate) is_use: bool,
     pub(crate) per_minute: Option<i64>,
     pub(crate) price: Price,
     pub(crate) input: Tokens,

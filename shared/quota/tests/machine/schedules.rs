@@ -58,14 +58,20 @@ fn wish() -> impl Strategy<Value = Wish> {
     let output = prop_oneof![5 => 1_u64..4_000, 1 => 1_u64..60_000];
     let key = weighted(0.3, (0_u8..6, prop::bool::weighted(0.8)));
     let least = prop_oneof![12 => 1_u64..800, 1 => 1_u64..4_000];
-    (0_u8..4, least, 0_u64..800, output, key, prop::bool::weighted(0.9)).prop_map(|(agent, least, history, output, key, loads)| Wish {
-        agent,
-        least,
-        history,
-        output,
-        key,
-        loads,
-    })
+    let turns = (0_u8..4, least, 0_u64..800, output, key, prop::bool::weighted(0.9))
+        .prop_map(|(agent, least, history, output, key, loads)| Wish { agent, least, history, output, key, loads, presumed: None });
+    let output = prop_oneof![Just(0_u64), 1_u64..2_000];
+    let uses =
+        (0_u8..4, 1_u64..4_000, output, 0_u64..4_000, prop::bool::weighted(0.9)).prop_map(|(agent, least, output, presumed, loads)| Wish {
+            agent,
+            least,
+            history: 0,
+            output,
+            key: None,
+            loads,
+            presumed: Some(presumed.min(least)),
+        });
+    prop_oneof![7 => turns, 1 => uses]
 }
 
 fn sign() -> impl Strategy<Value = Sign> {

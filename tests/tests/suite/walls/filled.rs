@@ -90,6 +90,11 @@ fn by_hand(table: &str) -> Option<&'static str> {
         "memories" => {
             "INSERT INTO \"mem_{ws}\".memories (id, kind, content, created_at, updated_at) VALUES (gen_random_uuid(), 'fact', 'plum', now(), now())"
         }
+        "superseded" => {
+            "WITH m AS (INSERT INTO \"mem_{ws}\".memories (id, kind, content, created_at, updated_at) VALUES (gen_random_uuid(), 'fact', 'plum now', now(), now()) RETURNING id)
+             INSERT INTO \"mem_{ws}\".superseded (id, kind, content, created_at, updated_at, superseded_by, superseded_at)
+             SELECT gen_random_uuid(), 'fact', 'plum', now(), now(), m.id, now() FROM m"
+        }
         _ => return None,
     })
 }
@@ -102,6 +107,8 @@ async fn used() -> Workspace {
     let _ = ws.owner.put(&ws.path("/agents/plum"), &agent).await.expect(200);
     ws.owner.put(&ws.path("/roles/plum-role"), &json!({ "allow": ["agent:read"] })).await.ok(200);
     let _ = ws.owner.delete(&ws.path("/tokens/a-token-of-somebody")).await.expect(204);
+    // No job changes anything meanwhile.
+    ws.no_extraction().await;
     // Without the canary: what is tried here stands in the database's log of statements that fail.
     ws.member.post(&ws.path("/turns"), &json!({ "agentId": "assistant", "message": "plum" })).await.ok(200);
     ws
