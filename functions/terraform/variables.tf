@@ -137,7 +137,7 @@ variable "secrets_kms_key_arns" {
 variable "settings" {
   description = <<-EOT
     What is no secret, by name: ALLOWED_ORIGINS, DEFAULT_MODEL, OPENAI_BASE_URL, ANTHROPIC_BASE_URL, TYPESENSE_URL,
-    MODEL_TIMEOUT_SECONDS, HOLD_LEASE_SECONDS, DATABASE_POOL_SIZE, PGSSLROOTCERT, TOKEN_ISSUERS. Each function gets those that it reads.
+    MODEL_TIMEOUT_SECONDS, HOLD_LEASE_SECONDS, EXTRACTION, DATABASE_POOL_SIZE, PGSSLROOTCERT, TOKEN_ISSUERS. Each function gets those that it reads.
   EOT
   type        = map(string)
   default     = {}

@@ -14,7 +14,8 @@ const TURNS: &str =
     "SELECT to_jsonb(t) - 'workspace_id' || jsonb_build_object('cost_usd', t.cost_usd::text) AS row FROM turns t WHERE t.workspace_id = $1
     ORDER BY (SELECT min(l.seq) FROM ledger l WHERE l.workspace_id = t.workspace_id AND l.turn_id = t.id), t.created_at, t.id";
 const LEDGER: &str = "SELECT to_jsonb(l) - 'workspace_id' || jsonb_build_object('cost_usd', l.cost_usd::text) AS row FROM ledger l WHERE l.workspace_id = $1 ORDER BY l.seq";
-const SESSIONS: &str = "SELECT to_jsonb(s) - 'workspace_id' AS row FROM sessions s WHERE s.workspace_id = $1 ORDER BY s.created_at, s.id";
+const SESSIONS: &str =
+    "SELECT to_jsonb(s) - 'workspace_id' - 'extracted_seq' AS row FROM sessions s WHERE s.workspace_id = $1 ORDER BY s.created_at, s.id";
 const MESSAGES: &str =
     "SELECT to_jsonb(m) - 'workspace_id' AS row FROM messages m JOIN sessions s ON s.workspace_id = m.workspace_id AND s.id = m.session_id
     WHERE m.workspace_id = $1 ORDER BY s.created_at, s.id, m.seq";

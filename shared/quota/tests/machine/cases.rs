@@ -423,3 +423,37 @@ fn a_time_zone_that_is_changed_counts_what_runs_in_the_days_of_the_new_one() {
     assert_eq!((extended.covered, extended.output), (false, held + 300));
     assert_eq!(counter.hold(TurnId(uuid::Uuid::from_u128(1))).unwrap().caps, caps);
 }
+
+#[test]
+fn a_use_takes_the_last_token_and_not_one_more() {
+    let limits = Limits { max_tokens_per_month: Some(1_000), max_turns_per_minute: Some(0), max_agents: Some(0), ..Limits::default() };
+    let mut counter = loaded(START);
+    let mut take = |n: u128, input: u64, output: u64| {
+        let request = Request {
+            turn: TurnId(uuid::Uuid::from_u128(n)),
+            agent: agent(0),
+            subject: "u".into(),
+            guest: None,
+            key: None,
+            limits: &limits,
+            now: START,
+            spans: &spans(START),
+            allowance: &Allowance::default(),
+            agent_count: 3,
+            max_tokens_per_turn: None,
+            until: None,
+            size: Size { least: input, full: input },
+            wanted_output: output,
+            presumed: Some(Usage { input_tokens: 7, source: UsageSource::Estimated, ..Usage::NONE }),
+            price: PRICE,
+            lease_millis: 30_000,
+        };
+        counter.admit(request).map(|hold| (hold.input_bound, hold.output, hold.max_output, hold.progress.input_tokens))
+    };
+    let Err(AdmitError::Refused(refusal)) = take(1, 600, 401) else { panic!("it takes more than there is") };
+    assert_eq!((refusal.limit.as_str(), refusal.needs, refusal.held, refusal.retry_after), ("maxTokensPerMonth", 1_001, 0, None));
+    assert_eq!(take(2, 600, 150), Ok((600, 150, 150, 7)));
+    assert_eq!(take(3, 250, 0), Ok((250, 0, 0, 7)));
+    let Err(AdmitError::Refused(refusal)) = take(4, 1, 0) else { panic!("it takes more than there is") };
+    assert_eq!((refusal.needs, refusal.held, refusal.retry_after), (1, 1_000, Some(1)));
+}
