@@ -82,6 +82,27 @@ resource "aws_lambda_permission" "do_jobs" {
   source_arn    = aws_cloudwatch_event_rule.do_jobs.arn
 }
 
+# Scheduled jobs: each has an interval of its own, and is looked for every minute.
+resource "aws_cloudwatch_event_rule" "run_jobs" {
+  name                = "${var.name}-run-jobs"
+  description         = "Runs the scheduled jobs that are due"
+  schedule_expression = "rate(1 minute)"
+}
+
+resource "aws_cloudwatch_event_target" "run_jobs" {
+  rule  = aws_cloudwatch_event_rule.run_jobs.name
+  arn   = aws_lambda_function.this["billing"].arn
+  input = jsonencode({ source = "astra.schedule", task = "run-jobs" })
+}
+
+resource "aws_lambda_permission" "run_jobs" {
+  statement_id  = "schedule"
+  action        = "lambda:InvokeFunction"
+  function_name = aws_lambda_function.this["billing"].function_name
+  principal     = "events.amazonaws.com"
+  source_arn    = aws_cloudwatch_event_rule.run_jobs.arn
+}
+
 # What fails is not tried again: the schedule comes anyway, and the alarm on errors tells.
 resource "aws_lambda_function_event_invoke_config" "expire_stale" {
   function_name                = aws_lambda_function.this[local.expiry_function].function_name

@@ -32,22 +32,29 @@ locals {
       ]
       stream  = true
       timeout = 300
-      secrets = ["TOKEN_KEYS", "TENANT_KEYS", "SECRETS_KEY", "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "TYPESENSE_API_KEY"]
+      secrets = ["TOKEN_KEYS", "TENANT_KEYS", "SECRETS_KEY", "RECEIPT_KEYS", "OPENAI_API_KEY", "ANTHROPIC_API_KEY"]
       settings = [
-        "DEFAULT_MODEL", "OPENAI_BASE_URL", "ANTHROPIC_BASE_URL", "TYPESENSE_URL", "MODEL_TIMEOUT_SECONDS", "HOLD_LEASE_SECONDS",
+        "DEFAULT_MODEL", "OPENAI_BASE_URL", "ANTHROPIC_BASE_URL", "MODEL_TIMEOUT_SECONDS", "HOLD_LEASE_SECONDS",
       ]
     }
     billing = {
-      paths = []
+      paths = ["/.well-known/jwks.json"]
       prefixes = [
         "/billing",
         "/workspaces/{workspaceId}/usage",
         "/workspaces/{workspaceId}/quota",
+        "/workspaces/{workspaceId}/ledger",
+        "/workspaces/{workspaceId}/receipts",
+        "/workspaces/{workspaceId}/webhooks",
+        "/workspaces/{workspaceId}/invoices",
       ]
-      stream   = false
-      timeout  = 30
-      secrets  = ["TOKEN_KEYS", "TENANT_KEYS", "STRIPE_API_KEY"]
-      settings = []
+      stream = false
+      # Scheduled jobs go on for 25 seconds, and the last step to its end.
+      timeout  = 60
+      secrets  = ["TOKEN_KEYS", "TENANT_KEYS", "SECRETS_KEY", "RECEIPT_KEYS", "STRIPE_API_KEY"]
+      settings = [
+        "OUTGOING_HOSTS", "STRIPE_METER_EVENT", "STRIPE_METER_VALUE", "INVOICE_FROM", "INVOICE_LOGO", "INVOICE_PREFIX", "INVOICE_GRACE_HOURS",
+      ]
     }
     grants = {
       paths = []
@@ -73,8 +80,8 @@ locals {
       stream = false
       # Jobs go on after the answer.
       timeout  = 120
-      secrets  = ["TOKEN_KEYS", "TENANT_KEYS", "SECRETS_KEY", "OPENAI_API_KEY", "ANTHROPIC_API_KEY"]
-      settings = ["DEFAULT_MODEL", "OPENAI_BASE_URL", "ANTHROPIC_BASE_URL", "EXTRACTION"]
+      secrets  = ["TOKEN_KEYS", "TENANT_KEYS", "SECRETS_KEY", "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "TYPESENSE_API_KEY", "TYPESENSE_SEARCH_KEY"]
+      settings = ["DEFAULT_MODEL", "OPENAI_BASE_URL", "ANTHROPIC_BASE_URL", "EXTRACTION", "TYPESENSE_URL", "TYPESENSE_COLLECTIONS", "TYPESENSE_PREFIX"]
     }
   }
 

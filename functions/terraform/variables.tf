@@ -98,15 +98,15 @@ variable "database_urls" {
 
 variable "secrets" {
   description = <<-EOT
-    Where the functions find the other secrets, by name. TOKEN_KEYS, TENANT_KEYS and SECRETS_KEY are needed; OPENAI_API_KEY, ANTHROPIC_API_KEY,
-    TYPESENSE_API_KEY and STRIPE_API_KEY are not. Each is the full ARN of a secret in Secrets Manager, whose text is the value;
+    Where the functions find the other secrets, by name. TOKEN_KEYS, TENANT_KEYS, SECRETS_KEY and RECEIPT_KEYS are needed; OPENAI_API_KEY, ANTHROPIC_API_KEY,
+    TYPESENSE_API_KEY, TYPESENSE_SEARCH_KEY and STRIPE_API_KEY are not. Each is the full ARN of a secret in Secrets Manager, whose text is the value;
     or that with #KEY behind it, for a key of a secret whose text is a JSON object; or the ARN of a SecureString parameter in SSM.
   EOT
   type        = map(string)
 
   validation {
-    condition     = alltrue([for name in ["TOKEN_KEYS", "TENANT_KEYS", "SECRETS_KEY"] : contains(keys(var.secrets), name)])
-    error_message = "secrets needs TOKEN_KEYS, TENANT_KEYS and SECRETS_KEY."
+    condition     = alltrue([for name in ["TOKEN_KEYS", "TENANT_KEYS", "SECRETS_KEY", "RECEIPT_KEYS"] : contains(keys(var.secrets), name)])
+    error_message = "secrets needs TOKEN_KEYS, TENANT_KEYS, SECRETS_KEY and RECEIPT_KEYS."
   }
   validation {
     condition     = alltrue([for name in keys(var.secrets) : contains(local.known_secrets, name)])
@@ -136,8 +136,9 @@ variable "secrets_kms_key_arns" {
 
 variable "settings" {
   description = <<-EOT
-    What is no secret, by name: ALLOWED_ORIGINS, DEFAULT_MODEL, OPENAI_BASE_URL, ANTHROPIC_BASE_URL, TYPESENSE_URL,
-    MODEL_TIMEOUT_SECONDS, HOLD_LEASE_SECONDS, EXTRACTION, DATABASE_POOL_SIZE, PGSSLROOTCERT, TOKEN_ISSUERS. Each function gets those that it reads.
+    What is no secret, by name: ALLOWED_ORIGINS, DEFAULT_MODEL, OPENAI_BASE_URL, ANTHROPIC_BASE_URL,
+    TYPESENSE_URL, TYPESENSE_COLLECTIONS, TYPESENSE_PREFIX, EXTRACTION, OUTGOING_HOSTS, STRIPE_METER_EVENT, STRIPE_METER_VALUE,
+    MODEL_TIMEOUT_SECONDS, HOLD_LEASE_SECONDS, DATABASE_POOL_SIZE, PGSSLROOTCERT, TOKEN_ISSUERS. Each function gets those that it reads.
   EOT
   type        = map(string)
   default     = {}

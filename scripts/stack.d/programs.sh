@@ -33,7 +33,7 @@ run_program() {
     DATABASE_URL_BILLING="$(role_url astra_billing)" DATABASE_URL_GRANTS="$(role_url astra_grants)" DATABASE_URL_MEMORY="$(role_url astra_memory)"
     DATABASE_URL_QUOTA="$(role_url astra_quota)"
     export DATABASE_URL_PROVISION DATABASE_URL_INVOKE_TURN DATABASE_URL_BILLING DATABASE_URL_GRANTS DATABASE_URL_MEMORY
-    export DATABASE_URL_QUOTA TOKEN_KEYS SECRETS_KEY TENANT_KEYS
+    export DATABASE_URL_QUOTA TOKEN_KEYS SECRETS_KEY TENANT_KEYS RECEIPT_KEYS
     exec setsid ${clock[@]+"${clock[@]}"} "$DEV/bin/$name" "$@" >>"$DEV/log/functions.log" 2>&1 </dev/null 9>&-
   ) &
   printf '%s\n' "$!" >"$DEV/$PROGRAM.pid"

@@ -52,7 +52,7 @@ bindings() { # FUNCTION
     memory) database astra_memory URL_MEMORY ;;
   esac
   printf '    (name = "QUOTA", durableObjectNamespace = (className = "Quota", serviceName = "quota")),\n'
-  for name in TOKEN_KEYS SECRETS_KEY TENANT_KEYS "${PASSED_ON[@]}"; do from_environment "$name" "$name"; done
+  for name in TOKEN_KEYS SECRETS_KEY TENANT_KEYS RECEIPT_KEYS "${PASSED_ON[@]}"; do from_environment "$name" "$name"; done
 }
 
 write_config() {
@@ -111,7 +111,7 @@ restart_functions() {
   local URL_PROVISION URL_INVOKE URL_QUOTA URL_BILLING URL_GRANTS URL_MEMORY
   URL_PROVISION="$(role_url astra_provision)" URL_INVOKE="$(role_url astra_invoke)" URL_QUOTA="$(role_url astra_quota)" \
     URL_BILLING="$(role_url astra_billing)" URL_GRANTS="$(role_url astra_grants)" URL_MEMORY="$(role_url astra_memory)"
-  export URL_PROVISION URL_INVOKE URL_QUOTA URL_BILLING URL_GRANTS URL_MEMORY TOKEN_KEYS SECRETS_KEY TENANT_KEYS
+  export URL_PROVISION URL_INVOKE URL_QUOTA URL_BILLING URL_GRANTS URL_MEMORY TOKEN_KEYS SECRETS_KEY TENANT_KEYS RECEIPT_KEYS
   write_config
   printf -- '--- started %s\n' "$(date -u +%FT%TZ)" >>"$DEV/log/functions.log"
   # In a session of its own: Ctrl-C in the terminal is for the script that started it, which then stops it in order.

@@ -44,6 +44,16 @@ impl Db {
         }
     }
 
+    /// The same where it may fail; nobody needs to know how.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn try_rows(&self, sql: &str, params: &[&str]) -> Result<(), tokio_postgres::Error> {
+        let params: Vec<_> =
+            params.iter().map(|p| (p as &(dyn tokio_postgres::types::ToSql + Sync), tokio_postgres::types::Type::TEXT)).collect();
+        self.client.query_typed(sql, &params).await.map(drop)
+    }
+
     /// One number.
     pub async fn number(&self, sql: &str, params: &[&str]) -> i64 {
         let rows = self.rows(&format!("SELECT ({sql})::bigint AS n"), params).await;

@@ -27,6 +27,11 @@ pub fn invoke_turn() -> String {
         .to_owned()
 }
 
+/// Where the deployment looks for Stripe: host and port.
+pub fn stripe() -> String {
+    required("STRIPE_URL", "where the functions look for Stripe, http://127.0.0.1:PORT").trim_start_matches("http://").to_owned()
+}
+
 /// The deployment's first signing key: its `kid` and its secret.
 pub fn token_key() -> (String, Vec<u8>) {
     first_key("ASTRA_TOKEN_KEYS", "the stack's TOKEN_KEYS, kid:base64url")
@@ -91,6 +96,11 @@ pub fn scale(name: &str, usual: usize) -> usize {
 /// By how many seconds the functions' clock is ahead of this machine's.
 pub fn clock_ahead() -> i64 {
     i64::try_from(scale("ASTRA_CLOCK_AHEAD", 0)).expect("ASTRA_CLOCK_AHEAD is a few weeks in seconds")
+}
+
+/// The address of the stack's stand-in for Typesense; none where the stack has no Typesense.
+pub fn typesense() -> Option<String> {
+    std::env::var("TYPESENSE_URL").ok().filter(|url| !url.is_empty())
 }
 
 /// An origin that the stack lets call from a browser: the first of `ALLOWED_ORIGINS`.

@@ -8,6 +8,7 @@
 
 pub mod aimock;
 pub mod api;
+pub mod books;
 pub mod canary;
 pub mod db;
 pub mod environment;
@@ -16,11 +17,15 @@ pub mod issuer;
 pub mod jwt;
 pub mod openapi;
 pub mod proof;
+pub mod receiver;
 pub mod scripted;
 pub mod session;
 pub mod sse;
 pub mod stack;
+pub mod standin;
+pub mod stripe;
 pub mod template;
+pub mod typesense;
 pub mod wait;
 pub mod workspace;
 
@@ -28,7 +33,10 @@ pub use aimock::Aimock;
 pub use api::{Api, Reply};
 pub use db::Db;
 pub use issuer::Issuer;
+pub use receiver::Receiver;
 pub use scripted::Scripted;
 pub use session::Session;
 pub use sse::{Event, Stream};
+pub use stripe::Stripe;
+pub use typesense::Typesense;
 pub use workspace::Workspace;

@@ -1,11 +1,11 @@
 //! The price book: what a million tokens of a model cost. Versions are only added; a turn records which one priced it.
 
-use astra_host::fields::present;
+use astra_host::fields::{Text, present};
 use astra_host::paging::PageBody;
 use astra_host::routes::{Unread, word};
 use astra_host::{Call, Failure, Host};
 use astra_kernel::money::{UsdAmount, usd_number};
-use astra_kernel::{NanoUsd, Permission, Problem, Timestamp};
+use astra_kernel::{LongContext, NanoUsd, Permission, Problem, Timestamp};
 use astra_store::billing::{NewPrice, PriceRow};
 use axum::Json;
 use serde::{Deserialize, Serialize};
@@ -44,9 +44,42 @@ pub(crate) struct PriceView {
     output_usd_per_mtok: NanoUsd,
     /// The model bills tokens that it does not stream (reasoning): a turn holds its whole maximum.
     holds_maximum: bool,
+    /// The prices of a call whose prompt is long, of all its tokens; null where they are the same.
+    #[schema(required = true)]
+    long_context: Option<LongContextView>,
+    /// Where the price is from.
+    #[schema(required = true)]
+    source: Option<String>,
     /// From when it is used.
     #[schema(value_type = String, format = DateTime)]
     valid_from: Timestamp,
+}
+
+/// The prices of a call whose prompt is longer than so many tokens, of all its tokens. Amounts are per million tokens.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = LongContextPrice)]
+pub(crate) struct LongContextView {
+    /// The longest prompt that the other prices are for.
+    above_tokens: u64,
+    /// Input, nano-dollars.
+    input_nano_usd_per_mtok: i64,
+    /// Input from the provider's cache, nano-dollars.
+    cached_input_nano_usd_per_mtok: i64,
+    /// Output, nano-dollars.
+    output_nano_usd_per_mtok: i64,
+}
+
+impl From<LongContext> for LongContextView {
+    fn from(long: LongContext) -> Self {
+        let LongContext { above_tokens, input_nano_per_mtok, cached_input_nano_per_mtok, output_nano_per_mtok } = long;
+        Self {
+            above_tokens,
+            input_nano_usd_per_mtok: input_nano_per_mtok,
+            cached_input_nano_usd_per_mtok: cached_input_nano_per_mtok,
+            output_nano_usd_per_mtok: output_nano_per_mtok,
+        }
+    }
 }
 
 impl From<PriceRow> for PriceView {
@@ -59,6 +92,8 @@ impl From<PriceRow> for PriceView {
             cached_input_nano_per_mtok: cached,
             output_nano_per_mtok: output,
             holds_maximum,
+            long_context,
+            source,
             valid_from,
         } = row;
         Self {
@@ -72,6 +107,8 @@ impl From<PriceRow> for PriceView {
             output_nano_usd_per_mtok: output,
             output_usd_per_mtok: output,
             holds_maximum,
+            long_context: long_context.map(LongContextView::from),
+            source,
             valid_from,
         }
     }
@@ -110,10 +147,54 @@ pub(crate) struct PriceBody {
     /// The model bills tokens that it does not stream (reasoning): a turn holds its whole maximum.
     #[serde(default)]
     holds_maximum: bool,
+    /// The prices of a call whose prompt is longer than so many tokens, of all its tokens, where they are others. None is lower than the price that it stands in for.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false)]
+    long_context: Option<LongContextBody>,
+    /// Where the price is from: an address, say.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false)]
+    source: Option<Text>,
     /// From when it is used; now unless told.
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<String>, format = DateTime, nullable = false)]
     valid_from: Option<Timestamp>,
+}
+
+/// Dearer prices of long prompts. Amounts are dollars per million tokens, at most 9 decimals.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
+#[schema(as = NewLongContextPrice)]
+pub(crate) struct LongContextBody {
+    /// The longest prompt that the other prices are for.
+    #[schema(minimum = 0, maximum = 9_007_199_254_740_991_u64)]
+    above_tokens: u64,
+    /// Input.
+    #[schema(value_type = f64, minimum = 0, maximum = 9_007_199)]
+    input_usd_per_mtok: Amount,
+    /// Input from the provider's cache.
+    #[schema(value_type = f64, minimum = 0, maximum = 9_007_199)]
+    cached_input_usd_per_mtok: Amount,
+    /// Output.
+    #[schema(value_type = f64, minimum = 0, maximum = 9_007_199)]
+    output_usd_per_mtok: Amount,
+}
+
+impl LongContextBody {
+    /// With what each price stands in for.
+    fn checked(self, usual: [Amount; 3]) -> Result<LongContext, Problem> {
+        let Self { above_tokens, input_usd_per_mtok, cached_input_usd_per_mtok, output_usd_per_mtok } = self;
+        let long = [input_usd_per_mtok, cached_input_usd_per_mtok, output_usd_per_mtok];
+        if i64::try_from(above_tokens).is_err() {
+            return Err(Problem::field("/longContext/aboveTokens", "a number of tokens"));
+        }
+        if let Some((_, name)) = long.iter().zip(usual).zip(["input", "cachedInput", "output"]).find(|((long, usual), _)| long.0 < usual.0)
+        {
+            return Err(Problem::field(format!("/longContext/{name}UsdPerMtok"), "not lower than the price of shorter prompts"));
+        }
+        let [input, cached, output] = long.map(|amount| amount.0.0);
+        Ok(LongContext { above_tokens, input_nano_per_mtok: input, cached_input_nano_per_mtok: cached, output_nano_per_mtok: output })
+    }
 }
 
 /// Who runs the model, or whose protocol its server speaks.
@@ -181,8 +262,19 @@ pub(crate) struct StoredView {
 )]
 pub(crate) async fn put<H: Host>(call: Call<H>, request: Unread) -> Result<Json<StoredView>, Failure> {
     let operator = call.operator(Permission::WorkspaceList).await?;
-    let PriceBody { provider, model, input_usd_per_mtok, cached_input_usd_per_mtok, output_usd_per_mtok, holds_maximum, valid_from } =
-        request.json().await?;
+    let PriceBody {
+        provider,
+        model,
+        input_usd_per_mtok,
+        cached_input_usd_per_mtok,
+        output_usd_per_mtok,
+        holds_maximum,
+        long_context,
+        source,
+        valid_from,
+    } = request.json().await?;
+    let usual = [input_usd_per_mtok, cached_input_usd_per_mtok, output_usd_per_mtok];
+    let long_context = long_context.map(|long| long.checked(usual)).transpose()?;
     let now = call.host.now();
     if valid_from.is_some_and(|from| !YEARS.contains(&from)) {
         return Err(Problem::field("/validFrom", "a time of the years 1 to 9999 in UTC").into());
@@ -194,6 +286,8 @@ pub(crate) async fn put<H: Host>(call: Call<H>, request: Unread) -> Result<Json<
         cached_input_nano_per_mtok: cached_input_usd_per_mtok.0,
         output_nano_per_mtok: output_usd_per_mtok.0,
         holds_maximum,
+        long_context,
+        source: source.map(Text::into_string),
         valid_from: valid_from.unwrap_or(now),
     };
     if valid_from.is_none() {
@@ -209,13 +303,24 @@ pub(crate) async fn put<H: Host>(call: Call<H>, request: Unread) -> Result<Json<
 
 /// Whether a row of the price book already says what a price that begins now would.
 fn says(row: &PriceRow, price: &NewPrice) -> bool {
-    let NewPrice { provider, model, input_nano_per_mtok, cached_input_nano_per_mtok, output_nano_per_mtok, holds_maximum, valid_from: now } =
-        price;
+    let NewPrice {
+        provider,
+        model,
+        input_nano_per_mtok,
+        cached_input_nano_per_mtok,
+        output_nano_per_mtok,
+        holds_maximum,
+        long_context,
+        source,
+        valid_from: now,
+    } = price;
     row.provider == *provider
         && row.model == *model
         && row.input_nano_per_mtok == *input_nano_per_mtok
         && row.cached_input_nano_per_mtok == *cached_input_nano_per_mtok
         && row.output_nano_per_mtok == *output_nano_per_mtok
         && row.holds_maximum == *holds_maximum
+        && row.long_context == *long_context
+        && row.source == *source
         && row.valid_from <= *now
 }

@@ -189,6 +189,15 @@ impl From<Compared> for DriftView {
     }
 }
 
+/// Compares a workspace's counter with the ledger, and sets it right.
+pub(crate) async fn compare<H: Host>(host: &H, workspace: &WorkspaceId) -> Result<Vec<Compared>, Failure> {
+    match host.ask(workspace, &Ask::Reconcile).await? {
+        Answer::Reconciled(compared) => Ok(compared),
+        Answer::Unavailable => Err(CounterUnreachable.into()),
+        other => Err(Failure::internal(format!("the counter's answer to Reconcile: {}", name_of(&other)))),
+    }
+}
+
 /// Compares the counters of one page of workspaces with the ledger, and sets them right.
 #[utoipa::path(
     post, path = "/billing/reconcile", tag = "billing", operation_id = "reconcile",
@@ -210,11 +219,7 @@ pub(crate) async fn reconcile<H: Host>(call: Call<H>, request: Unread) -> Result
     let workspaces = operator.list_workspaces(after.as_ref().map(WorkspaceId::as_str), page.limit()?).await?;
     let mut data = Vec::with_capacity(workspaces.data.len());
     for workspace in workspaces.data {
-        let compared = match call.host.ask(&workspace.id, &Ask::Reconcile).await? {
-            Answer::Reconciled(compared) => compared,
-            Answer::Unavailable => return Err(CounterUnreachable.into()),
-            other => return Err(Failure::internal(format!("the counter's answer to Reconcile: {}", name_of(&other)))),
-        };
+        let compared = compare(&call.host, &workspace.id).await?;
         let count = compared.len();
         let drift = compared.into_iter().filter(|c| c.counter != c.ledger).map(DriftView::from).collect();
         data.push(ReconciledView { workspace_id: workspace.id, compared: count, drift });

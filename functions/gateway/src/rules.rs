@@ -7,7 +7,7 @@ pub enum Function {
     Provision,
     /// Turns, sessions, smoke test.
     InvokeTurn,
-    /// Costs, usage, quota, prices.
+    /// Costs, usage, quota, prices, the ledger and its receipts, webhooks, scheduled jobs.
     Billing,
     /// Roles and what they allow, grants, the audit log.
     Grants,
@@ -58,7 +58,9 @@ pub fn function_for(path: &str) -> Option<Function> {
     let mut segments = path.strip_prefix('/')?.split('/');
     match (segments.next()?, segments.next(), segments.next()) {
         ("workspaces", Some(_), Some("turns" | "sessions" | "smoke-test")) => Some(Function::InvokeTurn),
-        ("workspaces", Some(_), Some("usage" | "quota")) | ("billing", Some(_), _) => Some(Function::Billing),
+        ("workspaces", Some(_), Some("usage" | "quota" | "ledger" | "receipts" | "webhooks" | "invoices"))
+        | ("billing", Some(_), _)
+        | (".well-known", Some("jwks.json"), None) => Some(Function::Billing),
         ("workspaces", Some(_), Some("roles" | "authorize" | "grants" | "audit")) => Some(Function::Grants),
         ("workspaces", Some(_), Some("memories" | "documents" | "memory" | "users")) => Some(Function::Memory),
         ("workspaces", None, None)
@@ -120,6 +122,13 @@ mod tests {
             ("/workspaces/a/quota", Some(Function::Billing)),
             ("/billing/costs", Some(Function::Billing)),
             ("/workspaces/acme/quota/events", Some(Function::Billing)),
+            ("/workspaces/acme/ledger/verify", Some(Function::Billing)),
+            ("/workspaces/acme/receipts", Some(Function::Billing)),
+            ("/.well-known/jwks.json", Some(Function::Billing)),
+            ("/.well-known/jwks.json/x", None),
+            ("/.well-known", None),
+            ("/workspaces/acme/webhooks/w/deliveries/d/replay", Some(Function::Billing)),
+            ("/billing/jobs/reconcile/run", Some(Function::Billing)),
             ("/workspaces/a/roles", Some(Function::Grants)),
             ("/workspaces/a/roles/member", Some(Function::Grants)),
             ("/workspaces/a/authorize", Some(Function::Grants)),

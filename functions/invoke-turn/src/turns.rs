@@ -11,13 +11,11 @@ use axum::Json;
 use axum::response::{IntoResponse as _, Response};
 use futures_channel::oneshot;
 use futures_util::future::{Either, select};
-use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 use std::convert::Infallible;
-
-static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// The longest message, in bytes of UTF-8.
 const LONGEST_MESSAGE: usize = 256 * 1024;
@@ -108,15 +106,6 @@ fn holds_nul(json: &RawValue) -> bool {
     json.get().match_indices("\\u0000").any(|(at, _)| bytes[..at].iter().rev().take_while(|b| **b == b'\\').count() % 2 == 0)
 }
 
-fn idempotency_key(request: &Unread) -> Result<Option<String>, Problem> {
-    let key = request.header(&IDEMPOTENCY_KEY);
-    match key.len() {
-        0 => Ok(None),
-        1..=255 if key.bytes().all(|b| b.is_ascii_graphic() || b == b' ') => Ok(Some(key.to_owned())),
-        _ => Err(Problem::field("Idempotency-Key", "1 to 255 visible ASCII characters")),
-    }
-}
-
 /// Says something to an agent.
 ///
 /// With `Accept: text/event-stream` (or `"stream": true`) the answer comes as the events `turn.started`, `content.delta`,
@@ -133,7 +122,7 @@ fn idempotency_key(request: &Unread) -> Result<Option<String>, Problem> {
 pub async fn create<H: TurnHost>(call: Call<H>, Params(workspace): Params<String>, request: Unread) -> Result<Response, Failure> {
     // What their role allows is read with all else that the turn needs.
     let (claims, workspace) = call.named(&workspace, Permission::AgentInvoke).await?;
-    let key = idempotency_key(&request)?;
+    let key = request.idempotency_key()?;
     let wants_stream = request.header(&ACCEPT).contains("text/event-stream");
     let body: TurnRequest = request.json().await?;
     let streams = wants_stream || body.stream;

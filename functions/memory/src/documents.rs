@@ -2,12 +2,12 @@
 
 use crate::forms;
 use crate::search::{Hits, SearchBody};
-use crate::work;
+use crate::{words, work};
 use astra_host::fields::{Text, WorkspacePath};
 use astra_host::paging::{PageBody, PageQuery};
 use astra_host::routes::{Params, Unread};
 use astra_host::stream::TurnHost;
-use astra_host::{Call, Failure, Host};
+use astra_host::{Call, Failure};
 use astra_kernel::{Code, Permission, Problem, Timestamp};
 use astra_memory::hash::content_hash;
 use astra_store::documents::{Document, DocumentList, NewDocument};
@@ -206,7 +206,7 @@ pub(crate) async fn upload<H: TurnHost>(call: Call<H>, Params(path): Params<Docu
     ),
     responses((status = 200, description = "Documents by name", body = PageBody<DocumentView>)),
 )]
-pub(crate) async fn list<H: Host>(
+pub(crate) async fn list<H: TurnHost>(
     call: Call<H>,
     Params(path): Params<WorkspacePath>,
     request: Unread,
@@ -226,7 +226,10 @@ pub(crate) async fn list<H: Host>(
     get, path = "/workspaces/{workspaceId}/documents/{slug}", tag = "memory", operation_id = "readDocument", params(DocumentPath),
     responses((status = 200, description = "Its versions", body = PageBody<DocumentView>)),
 )]
-pub(crate) async fn versions<H: Host>(call: Call<H>, Params(path): Params<DocumentPath>) -> Result<Json<PageBody<DocumentView>>, Failure> {
+pub(crate) async fn versions<H: TurnHost>(
+    call: Call<H>,
+    Params(path): Params<DocumentPath>,
+) -> Result<Json<PageBody<DocumentView>>, Failure> {
     let allowed = call.tenant(&path.workspace_id, Permission::MemoryRead).await?;
     let slug = forms::slug("slug", path.slug)?;
     let list = DocumentList { slug: Some(&slug), limit: 200, ..DocumentList::default() };
@@ -243,10 +246,11 @@ fn unknown() -> Problem {
     delete, path = "/workspaces/{workspaceId}/documents/{slug}", tag = "memory", operation_id = "deleteDocument", params(DocumentPath),
     responses((status = 200, description = "What was removed", body = Removed)),
 )]
-pub(crate) async fn delete<H: Host>(call: Call<H>, Params(path): Params<DocumentPath>) -> Result<Json<Removed>, Failure> {
+pub(crate) async fn delete<H: TurnHost>(call: Call<H>, Params(path): Params<DocumentPath>) -> Result<Json<Removed>, Failure> {
     let allowed = call.tenant(&path.workspace_id, Permission::MemoryWrite).await?;
     let slug = forms::slug("slug", path.slug)?;
     let removed = allowed.data.remove_document(&slug).await?.ok_or_else(unknown)?;
+    words::soon(&call.host, allowed.data.workspace());
     Ok(Json(Removed { versions: removed.versions, chunks: removed.chunks }))
 }
 
@@ -256,8 +260,12 @@ pub(crate) async fn delete<H: Host>(call: Call<H>, Params(path): Params<Document
     request_body = SearchBody,
     responses((status = 200, description = "Pieces of documents, the best first", body = Hits)),
 )]
-pub(crate) async fn search<H: Host>(call: Call<H>, Params(path): Params<WorkspacePath>, request: Unread) -> Result<Json<Hits>, Failure> {
+pub(crate) async fn search<H: TurnHost>(
+    call: Call<H>,
+    Params(path): Params<WorkspacePath>,
+    request: Unread,
+) -> Result<Json<Hits>, Failure> {
     let allowed = call.tenant(&path.workspace_id, Permission::MemoryRead).await?;
     let body: SearchBody = request.json().await?;
-    body.run(&allowed, Source::Documents).await.map(Json)
+    body.run(&call.host, &allowed, Source::Documents).await.map(Json)
 }

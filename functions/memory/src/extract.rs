@@ -6,6 +6,7 @@
 //! 3. An answer that is not as it was asked for is refused as a whole. It was paid for; it is asked for twice more at most, then the job is dead.
 //! 4. All that becomes of it is written in one transaction with the job's end. What was learnt from a text never gets into a log or an error.
 
+use crate::embedder::{self, embed};
 use crate::work::Undone;
 use astra_host::provider;
 use astra_host::stream::TurnHost;
@@ -15,12 +16,13 @@ use astra_memory::extract::{Extracted, Said, Speaker, answer, prompt, rules};
 use astra_memory::hash::content_hash;
 use astra_memory::near::{Known, Verdict, decide};
 use astra_memory::{Kind, Scope};
-use astra_models::embed::{local_embedding, to_pgvector};
 use astra_models::{
-    Ended, Endpoint, Generation, Message, MessageRole, ModelError, Piece, Prompt, Provider, Retry, estimate_input, prompt_upper_bound,
+    Ended, Endpoint, Generation, MAX_BATCH, Message, MessageRole, ModelError, Piece, Prompt, Provider, Retry, estimate_input,
+    prompt_upper_bound,
 };
 use astra_quota::words::ModelRef;
 use astra_store::Tenant;
+use astra_store::documents::Step;
 use astra_store::extract::{Conversation, Extraction, Kept, Model, Near, Read, Reading, Wanted};
 use astra_store::jobs::Lease;
 use futures_util::future::{Either, select};
@@ -110,12 +112,23 @@ fn said(conversation: &Conversation, only_new: bool) -> Vec<Said<'_>> {
 
 /// Decides what becomes of each memory, and writes it.
 async fn keep<H: TurnHost>(host: &H, tenant: &Tenant<'_, H>, lease: Lease, subject: &str, found: &[Extracted]) -> Result<(), Undone> {
-    let embed = |text: &str| to_pgvector(&local_embedding(text));
+    let embedder = match found {
+        [] => None,
+        _ => tenant.memory_settings().await?.map(|settings| settings.embedder),
+    };
+    let texts: Vec<&str> = found.iter().flat_map(|memory| [Some(memory.content.as_str()), memory.replaces.as_deref()]).flatten().collect();
+    let mut vectors = Vec::new();
+    for texts in texts.chunks(MAX_BATCH) {
+        let embedder = embedder.as_ref().ok_or(Undone::Lost)?;
+        vectors.extend(embed(host, tenant.workspace(), embedder, subject, texts, MODEL_MILLIS).await?);
+    }
+    let mut vectors = vectors.into_iter();
+    let mut next = || vectors.next().unwrap_or_default();
     let wanted: Vec<Wanted> = found
         .iter()
         .map(|memory| Wanted {
-            embedding: embed(&memory.content),
-            replaces: memory.replaces.as_deref().map(embed),
+            embedding: next(),
+            replaces: memory.replaces.as_ref().map(|_| next()),
             personal: memory.scope == Scope::User,
         })
         .collect();
@@ -141,8 +154,13 @@ async fn keep<H: TurnHost>(host: &H, tenant: &Tenant<'_, H>, lease: Lease, subje
             supersedes,
         });
     }
-    let extraction = Extraction { lease, now: host.now(), subject, known: &known, memories: &memories };
-    if tenant.store_extraction(&extraction).await? { Ok(()) } else { Err(Undone::Lost) }
+    let generation = embedder.as_ref().and_then(embedder::generation);
+    let extraction = Extraction { lease, now: host.now(), subject, known: &known, memories: &memories, generation };
+    match tenant.store_extraction(&extraction).await? {
+        Step::Ok | Step::Done => Ok(()),
+        Step::Lost => Err(Undone::Lost),
+        Step::Stale => Err(Undone::stale()),
+    }
 }
 
 /// What becomes of one, given what is known; what another one of the same conversation has replaced is known no more.

@@ -1,11 +1,11 @@
 //! How far the memory is, and the jobs that failed: what the operator looks at.
 
-use crate::work;
+use crate::{words, work};
 use astra_host::fields::WorkspacePath;
 use astra_host::paging::{PageBody, PageQuery};
 use astra_host::routes::{Params, Unread};
 use astra_host::stream::TurnHost;
-use astra_host::{Allowed, Call, Failure, Host};
+use astra_host::{Allowed, Call, Failure};
 use astra_kernel::{Permission, Problem, Timestamp};
 use astra_store::jobs::{JobView, State};
 use axum::Json;
@@ -27,6 +27,25 @@ pub(crate) struct MemoryStatus {
     pending_documents: i64,
     /// Jobs.
     jobs: JobsStatus,
+    /// The index of words; not there in a deployment without Typesense.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index: Option<IndexStatus>,
+}
+
+/// How far the index of words in Typesense is behind.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct IndexStatus {
+    /// Whether it is searched; before that Postgres is. A workspace's index is made at its first search.
+    ready: bool,
+    /// Whether it is being made, or moved.
+    moving: bool,
+    /// Changes that are not there yet.
+    waiting: i64,
+    /// Of those, refused by Typesense and tried again.
+    refused: i64,
+    /// How long the oldest has waited, in seconds; null when all are there.
+    lag_seconds: Option<i64>,
 }
 
 /// Jobs of a workspace's memory.
@@ -49,9 +68,9 @@ pub(crate) struct Shown {
     /// Its id.
     #[schema(value_type = String, format = "uuid")]
     id: Uuid,
-    /// `ingest`.
+    /// `ingest`, `extract`, `index`, `reembed` or `words`.
     kind: String,
-    /// About what, such as `document handbook`.
+    /// About what, such as `document handbook` or `index of chunks`.
     about: String,
     /// How often it was tried.
     attempts: u32,
@@ -103,25 +122,35 @@ struct ListQuery {
     get, path = "/workspaces/{workspaceId}/memory/status", tag = "memory", operation_id = "memoryStatus", params(WorkspacePath),
     responses((status = 200, description = "How it stands", body = MemoryStatus)),
 )]
-pub(crate) async fn status<H: Host>(call: Call<H>, Params(path): Params<WorkspacePath>) -> Result<Json<MemoryStatus>, Failure> {
+pub(crate) async fn status<H: TurnHost>(call: Call<H>, Params(path): Params<WorkspacePath>) -> Result<Json<MemoryStatus>, Failure> {
     let allowed = call.tenant(&path.workspace_id, Permission::MemoryRead).await?;
     let status = allowed.data.memory_status().await?.ok_or_else(|| Problem::not_found("workspace"))?;
     let now = call.host.now();
+    let seconds_since = |since: Timestamp| (now.0 - since.0).max(0) / 1000;
+    let index = if words::typesense(&call.host)?.is_some() {
+        let behind = allowed.data.words_status().await?;
+        Some(IndexStatus {
+            ready: behind.ready.unwrap_or_default(),
+            moving: behind.moving.unwrap_or_default(),
+            waiting: behind.waiting,
+            refused: behind.refused,
+            lag_seconds: behind.oldest.map(seconds_since),
+        })
+    } else {
+        None
+    };
     Ok(Json(MemoryStatus {
         memories: status.memories,
         documents: status.documents,
         chunks: status.chunks,
         pending_documents: status.pending,
-        jobs: JobsStatus {
-            waiting: status.jobs.waiting,
-            dead: status.jobs.dead,
-            lag_seconds: status.jobs.oldest.map(|since| (now.0 - since.0).max(0) / 1000),
-        },
+        jobs: JobsStatus { waiting: status.jobs.waiting, dead: status.jobs.dead, lag_seconds: status.jobs.oldest.map(seconds_since) },
+        index,
     }))
 }
 
 /// A workspace for the operator: a role of the workspace's own may have any permission and is no operator.
-async fn of_operator<'a, H: Host>(call: &'a Call<H>, workspace: &str) -> Result<Allowed<'a, H>, Failure> {
+pub(crate) async fn of_operator<'a, H: TurnHost>(call: &'a Call<H>, workspace: &str) -> Result<Allowed<'a, H>, Failure> {
     call.operator(Permission::WorkspaceList).await?;
     call.tenant(workspace, Permission::WorkspaceList).await
 }
@@ -137,7 +166,7 @@ async fn of_operator<'a, H: Host>(call: &'a Call<H>, workspace: &str) -> Result<
     ),
     responses((status = 200, description = "Jobs in the order that they were made", body = PageBody<Shown>)),
 )]
-pub(crate) async fn list<H: Host>(
+pub(crate) async fn list<H: TurnHost>(
     call: Call<H>,
     Params(path): Params<WorkspacePath>,
     request: Unread,

@@ -4,13 +4,17 @@
 //! a job splits it afterwards, and if that process ends, another one goes on where it was.
 
 mod documents;
+mod embedder;
 mod extract;
 mod forms;
+mod index;
 mod jobs;
 mod memories;
 mod people;
 pub mod routes;
 mod search;
+mod settings;
+pub mod words;
 pub mod work;
 
 #[cfg(not(target_arch = "wasm32"))]

@@ -31,7 +31,9 @@ mod schedule {
 fn main() -> std::process::ExitCode {
     use gateway::{lambda, rules::Function};
 
-    lambda::run(Function::Memory, memory::routes::router::<lambda::LambdaHost>(), |_| Ok(()), |host, _| Ok(schedule::Schedule(host)))
+    lambda::run(Function::Memory, memory::routes::router::<lambda::LambdaHost>(), memory::words::check, |host, _| {
+        Ok(schedule::Schedule(host))
+    })
 }
 
 #[cfg(target_arch = "wasm32")]

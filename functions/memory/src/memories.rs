@@ -1,16 +1,19 @@
 //! Memories: written, listed, searched, taken away. One is the whole workspace's, or one member's own, and then nobody else sees it.
 
+use crate::embedder::{self, QUICK_MILLIS, embed};
 use crate::forms::Content;
 use crate::search::{Hits, SearchBody};
+use crate::{words, work};
 use astra_host::fields::WorkspacePath;
 use astra_host::paging::{PageBody, PageQuery};
 use astra_host::routes::{Params, Unread, word};
-use astra_host::{Call, Failure, Host};
-use astra_kernel::{Permission, Problem, Timestamp};
+use astra_host::stream::TurnHost;
+use astra_host::{Call, Failure};
+use astra_kernel::{Code, Permission, Problem, Timestamp};
 use astra_memory::Kind;
 use astra_memory::hash::content_hash;
 use astra_models::embed::{local_embedding, to_pgvector};
-use astra_store::memory::{Memory, MemoryList, NewMemory, Put, Source, Superseded};
+use astra_store::memory::{Memory, MemoryList, NewMemory, Put, Source, Superseded, Written};
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
@@ -127,24 +130,41 @@ struct ListQuery {
     post, path = "/workspaces/{workspaceId}/memories", tag = "memory", operation_id = "writeMemory", params(WorkspacePath), request_body = MemoryBody,
     responses((status = 201, description = "It is new", body = MemoryView), (status = 200, description = "It was known", body = MemoryView)),
 )]
-pub(crate) async fn write<H: Host>(call: Call<H>, Params(path): Params<WorkspacePath>, request: Unread) -> Result<Response, Failure> {
+pub(crate) async fn write<H: TurnHost>(call: Call<H>, Params(path): Params<WorkspacePath>, request: Unread) -> Result<Response, Failure> {
     let allowed = call.tenant(&path.workspace_id, Permission::MemoryWrite).await?;
     let MemoryBody { kind, content, personal, pinned } = request.json().await?;
     let user_id = personal.then_some(allowed.claims.sub.as_str());
-    let memory = NewMemory {
-        id: call.host.new_id(),
-        kind: kind.as_str(),
-        content: content.as_str(),
-        embedding: &to_pgvector(&local_embedding(content.as_str())),
-        hash: &content_hash(content.as_str()),
-        user_id,
-        pinned,
-        now: call.host.now(),
+    let keep = async |embedding: &str, generation: Option<i32>| {
+        let memory = NewMemory {
+            id: call.host.new_id(),
+            kind: kind.as_str(),
+            content: content.as_str(),
+            embedding,
+            generation,
+            hash: &content_hash(content.as_str()),
+            user_id,
+            pinned,
+            now: call.host.now(),
+        };
+        allowed.data.write_memory(&memory).await?.ok_or_else(|| Failure::from(Problem::not_found("workspace")))
     };
-    let (status, memory) = match allowed.data.write_memory(&memory).await?.ok_or_else(|| Problem::not_found("workspace"))? {
-        Put::Created(memory) => (StatusCode::CREATED, memory),
-        Put::Known(memory) => (StatusCode::OK, memory),
+    let mut written = keep(&to_pgvector(&local_embedding(content.as_str())), None).await?;
+    if let Written::Stale(embedder) = &written {
+        let texts = [content.as_str()];
+        let vectors = embed(&call.host, allowed.data.workspace(), embedder, &allowed.claims.sub, &texts, QUICK_MILLIS).await;
+        let vectors = vectors.map_err(Problem::from)?;
+        written = keep(vectors.first().map_or("", String::as_str), embedder::generation(embedder)).await?;
+    }
+    let (status, memory) = match written {
+        Written::Kept(Put::Created(memory)) => (StatusCode::CREATED, memory),
+        Written::Kept(Put::Known(memory)) => (StatusCode::OK, memory),
+        Written::Stale(_) => {
+            let detail = "The workspace's embedder was changed this very moment, so nothing was written. Try again.";
+            return Err(Problem::new(Code::Unavailable, detail).with_retry_after(1).into());
+        }
     };
+    // What is new goes to the index of words, and may be what makes an index of vectors worth while.
+    work::soon(&call.host, allowed.data.workspace());
     Ok((status, Json(MemoryView::from(memory))).into_response())
 }
 
@@ -159,7 +179,7 @@ pub(crate) async fn write<H: Host>(call: Call<H>, Params(path): Params<Workspace
     ),
     responses((status = 200, description = "Memories in the order that they were made", body = PageBody<MemoryView>)),
 )]
-pub(crate) async fn list<H: Host>(
+pub(crate) async fn list<H: TurnHost>(
     call: Call<H>,
     Params(path): Params<WorkspacePath>,
     request: Unread,
@@ -177,7 +197,7 @@ pub(crate) async fn list<H: Host>(
     get, path = "/workspaces/{workspaceId}/memories/{memoryId}", tag = "memory", operation_id = "readMemory", params(MemoryPath),
     responses((status = 200, description = "The memory", body = MemoryView)),
 )]
-pub(crate) async fn read<H: Host>(call: Call<H>, Params(path): Params<MemoryPath>) -> Result<Json<MemoryView>, Failure> {
+pub(crate) async fn read<H: TurnHost>(call: Call<H>, Params(path): Params<MemoryPath>) -> Result<Json<MemoryView>, Failure> {
     let allowed = call.tenant(&path.workspace_id, Permission::MemoryRead).await?;
     let list = MemoryList { subject: &allowed.claims.sub, id: Some(path.id()?), limit: 1, ..MemoryList::default() };
     let page = allowed.data.list_memories(&list).await?.ok_or_else(|| Problem::not_found("workspace"))?;
@@ -191,9 +211,10 @@ pub(crate) async fn read<H: Host>(call: Call<H>, Params(path): Params<MemoryPath
     delete, path = "/workspaces/{workspaceId}/memories/{memoryId}", tag = "memory", operation_id = "deleteMemory", params(MemoryPath),
     responses((status = 204, description = "It is gone")),
 )]
-pub(crate) async fn delete<H: Host>(call: Call<H>, Params(path): Params<MemoryPath>) -> Result<StatusCode, Failure> {
+pub(crate) async fn delete<H: TurnHost>(call: Call<H>, Params(path): Params<MemoryPath>) -> Result<StatusCode, Failure> {
     let allowed = call.tenant(&path.workspace_id, Permission::MemoryWrite).await?;
     if allowed.data.remove_memory(path.id()?, &allowed.claims.sub).await? {
+        words::soon(&call.host, allowed.data.workspace());
         Ok(StatusCode::NO_CONTENT)
     } else {
         Err(Problem::not_found("memory").into())
@@ -206,8 +227,12 @@ pub(crate) async fn delete<H: Host>(call: Call<H>, Params(path): Params<MemoryPa
     request_body = SearchBody,
     responses((status = 200, description = "What was found, the best first", body = Hits)),
 )]
-pub(crate) async fn search<H: Host>(call: Call<H>, Params(path): Params<WorkspacePath>, request: Unread) -> Result<Json<Hits>, Failure> {
+pub(crate) async fn search<H: TurnHost>(
+    call: Call<H>,
+    Params(path): Params<WorkspacePath>,
+    request: Unread,
+) -> Result<Json<Hits>, Failure> {
     let allowed = call.tenant(&path.workspace_id, Permission::MemoryRead).await?;
     let body: SearchBody = request.json().await?;
-    body.run(&allowed, Source::Memories).await.map(Json)
+    body.run(&call.host, &allowed, Source::Memories).await.map(Json)
 }

@@ -1,8 +1,10 @@
 //! What a workspace remembers of one of its people, forgotten.
 
+use crate::words;
 use astra_host::fields::Text;
 use astra_host::routes::Params;
-use astra_host::{Call, Failure, Host};
+use astra_host::stream::TurnHost;
+use astra_host::{Call, Failure};
 use astra_kernel::{Permission, Problem};
 use axum::Json;
 use serde::{Deserialize, Serialize};
@@ -42,7 +44,7 @@ struct Removed {
     delete, path = "/workspaces/{workspaceId}/users/{userId}/memory", tag = "memory", operation_id = "forgetUser", params(UserPath),
     responses((status = 200, description = "What was removed; nothing is no error", body = Forgotten)),
 )]
-pub(crate) async fn forget<H: Host>(call: Call<H>, Params(path): Params<UserPath>) -> Result<Json<Forgotten>, Failure> {
+pub(crate) async fn forget<H: TurnHost>(call: Call<H>, Params(path): Params<UserPath>) -> Result<Json<Forgotten>, Failure> {
     let allowed = call.tenant(&path.workspace_id, Permission::MemoryWrite).await?;
     let user = Text::of_path("userId", path.user_id)?;
     if user.as_str() != allowed.claims.sub {
@@ -50,5 +52,6 @@ pub(crate) async fn forget<H: Host>(call: Call<H>, Params(path): Params<UserPath
     }
     let astra_store::memory::Forgotten { memories, jobs } =
         allowed.data.forget_member(user.as_str()).await?.ok_or_else(|| Problem::not_found("workspace"))?;
+    words::soon(&call.host, allowed.data.workspace());
     Ok(Json(Forgotten { removed: Removed { memories, jobs } }))
 }

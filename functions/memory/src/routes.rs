@@ -1,6 +1,6 @@
 //! The function's routes.
 
-use crate::{documents, jobs, memories, people};
+use crate::{documents, index, jobs, memories, people, settings};
 
 astra_host::routes! {
     host = astra_host::stream::TurnHost;
@@ -18,7 +18,11 @@ astra_host::routes! {
 
     DELETE "/workspaces/{workspaceId}/users/{userId}/memory" => people::forget,
 
+    GET "/workspaces/{workspaceId}/memory/settings" => settings::read,
+    PUT "/workspaces/{workspaceId}/memory/settings" => settings::write,
+
     GET "/workspaces/{workspaceId}/memory/status" => jobs::status,
     GET "/workspaces/{workspaceId}/memory/jobs" => jobs::list,
     POST "/workspaces/{workspaceId}/memory/jobs/{jobId}/replay" => jobs::replay,
+    POST "/workspaces/{workspaceId}/memory/index/rebuild" => index::rebuild,
 }

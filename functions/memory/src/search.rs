@@ -1,12 +1,15 @@
 //! Search by meaning and by words at once, and one order made of both.
 
+use crate::embedder::{self, NotEmbedded, QUICK_MILLIS, embed};
 use crate::forms::Content;
-use astra_host::{Allowed, Failure, Host};
+use crate::words::{self, Leg};
+use astra_host::stream::TurnHost;
+use astra_host::{Allowed, Failure};
 use astra_kernel::{Problem, Timestamp};
 use astra_memory::Citation;
-use astra_memory::fuse::{Age, Cut, fuse};
+use astra_memory::fuse::{Age, Cut, Fade, fuse};
 use astra_models::embed::{local_embedding, to_pgvector};
-use astra_store::memory::{Found, Place, Search, Source};
+use astra_store::memory::{Found, Place, Recalled, Search, Source};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use uuid::Uuid;
@@ -37,6 +40,26 @@ pub(crate) struct SearchBody {
 pub(crate) struct Hits {
     /// The best first.
     data: Vec<Hit>,
+    /// How each of the two searches answered; not there when both did as they should.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    legs: Option<Legs>,
+}
+
+/// How each of the two searches answered: `ok`, `failed`, or `late`. Where the one by words did not, Postgres has searched in its place; the one by meaning is left out then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[schema(as = SearchLegs)]
+struct Legs {
+    /// By meaning.
+    #[schema(value_type = String, pattern = "^(ok|failed|late)$")]
+    vector: Leg,
+    /// By words.
+    #[schema(value_type = String, pattern = "^(ok|failed|late)$")]
+    keyword: Leg,
+}
+
+impl Legs {
+    /// As they should.
+    const OK: Self = Self { vector: Leg::Ok, keyword: Leg::Ok };
 }
 
 /// One that was found.
@@ -76,15 +99,48 @@ impl SearchBody {
     }
 
     /// Looks in one of the two.
-    pub(crate) async fn run<H: Host>(self, allowed: &Allowed<'_, H>, what: Source) -> Result<Hits, Failure> {
+    pub(crate) async fn run<H: TurnHost>(self, host: &H, allowed: &Allowed<'_, H>, what: Source) -> Result<Hits, Failure> {
         let cut = self.cut()?;
-        let embedding = to_pgvector(&local_embedding(self.query.as_str()));
-        let search = Search { subject: &allowed.claims.sub, what: &[what], embedding: &embedding, query: self.query.as_str(), limit: LEG };
-        let recalled = allowed.data.search(&search).await?.ok_or_else(|| Problem::not_found("workspace"))?;
-        let mut found: BTreeMap<Uuid, Found> = recalled.found.into_iter().map(|entry| (entry.id, entry)).collect();
-        let ranked = cut.apply(fuse(&[Some(recalled.vector), Some(recalled.keyword)]), |_| Age::Pinned);
+        let (Recalled { found, vector, keyword, fade, .. }, legs) = self.recall(host, allowed, what).await?;
+        let mut found: BTreeMap<Uuid, Found> = found.into_iter().map(|entry| (entry.id, entry)).collect();
+        let fade = fade.and_then(|fade| Fade::new(fade.weight, fade.half_life_days).ok());
+        let now = host.now();
+        let age = |id: &Uuid| match found.get(id) {
+            Some(entry) if !entry.pinned => Age::Millis(now.0.saturating_sub(entry.updated_at.0)),
+            _ => Age::Pinned,
+        };
+        let ranked = Cut { fade, ..cut }.apply(fuse(&[(legs.vector == Leg::Ok).then_some(vector), Some(keyword)]), age);
         let data = ranked.into_iter().filter_map(|item| found.remove(&item.id).map(|entry| hit(entry, item.score))).collect();
-        Ok(Hits { data })
+        Ok(Hits { data, legs: (legs != Legs::OK).then_some(legs) })
+    }
+
+    /// Both searches by the local embedding; where the workspace's embedder is another, by meaning once more by that one's, if it is there in time.
+    async fn recall<H: TurnHost>(&self, host: &H, allowed: &Allowed<'_, H>, what: Source) -> Result<(Recalled, Legs), Failure> {
+        let (subject, query) = (allowed.claims.sub.as_str(), self.query.as_str());
+        let unknown = || Problem::not_found("workspace");
+        let local = to_pgvector(&local_embedding(query));
+        let search = Search { subject, what: &[what], embedding: &local, generation: None, query, limit: LEG };
+        let (first, keyword) = match words::typesense(host)? {
+            Some(typesense) => words::recall(host, &typesense, allowed, &search, what).await?,
+            None => (allowed.data.search(&search).await?.ok_or_else(unknown)?, Leg::Ok),
+        };
+        let Some(embedder) = &first.embedder else { return Ok((first, Legs { vector: Leg::Ok, keyword })) };
+        let vectors = match embed(host, allowed.data.workspace(), embedder, subject, &[query], QUICK_MILLIS).await {
+            Ok(vectors) => vectors,
+            Err(error) => {
+                host.log(&format!(r#"{{"event":"search","leftOut":"vector","error":"{error}"}}"#));
+                let vector = if matches!(error, NotEmbedded::Late) { Leg::Late } else { Leg::Failed };
+                return Ok((first, Legs { vector, keyword }));
+            }
+        };
+        let embedding = vectors.first().map_or("", String::as_str);
+        let by_meaning = Search { embedding, generation: embedder::generation(embedder), query: "", ..search };
+        let mut second = allowed.data.search(&by_meaning).await?.ok_or_else(unknown)?;
+        // Some: the embedder was changed meanwhile, and nothing was found by meaning.
+        let vector = if second.embedder.is_none() { Leg::Ok } else { Leg::Failed };
+        second.found.extend(first.found);
+        second.keyword = first.keyword;
+        Ok((second, Legs { vector, keyword }))
     }
 }
 

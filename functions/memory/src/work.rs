@@ -1,4 +1,5 @@
-//! Jobs of the memory: what is done after the answer. One makes a document searchable, one makes memories of a conversation ([`mod@crate::extract`]).
+//! Jobs of the memory: what is done after the answer. One makes a document searchable, one makes memories of a conversation ([`mod@crate::extract`]), one has the vectors of a table
+//! indexed when it has become large, one embeds all once more, one brings what has changed to the index of words ([`mod@crate::words`]).
 //!
 //! 1. A job is taken for a minute, which each step renews. Whoever takes it while another still has it gets nothing; whose minute is over finds, at the next step, that it is somebody
 //!    else's, and stops. What a step writes and its lease are one transaction.
@@ -9,21 +10,23 @@
 //! A job begins right after the request that makes it. What is left behind (a process that ended) is found by [`due`], which each host calls again and again: one job of each workspace
 //! at a time, so that no workspace's many jobs delay another's few.
 
+use crate::embedder::{self, BATCH_MILLIS, embed};
 use crate::extract::extract;
+use crate::words;
 use astra_host::stream::TurnHost;
 use astra_host::uses::NotHeld;
 use astra_kernel::{Timestamp, WorkspaceId};
 use astra_memory::html;
 use astra_memory::split::{Chunk, Format, split};
-use astra_models::embed::{local_embedding, to_pgvector};
-use astra_store::documents::{Body, NewChunk, NewChunks, Step};
+use astra_store::documents::{Body, NewChunk, NewChunks, Piece, Step};
 use astra_store::jobs::{Job, Lease, Taking, Work};
+use astra_store::memory::{Embedded, Embedder, ToEmbed};
 use astra_store::{Operator, StoreError, Tenant};
 use futures_util::future::join_all;
 use uuid::Uuid;
 
 /// How long a job is one's own without a step, in seconds.
-const LEASE_SECONDS: u32 = 60;
+pub(crate) const LEASE_SECONDS: u32 = 60;
 
 /// After so many tries without a step forward a job is dead.
 const ATTEMPTS: u32 = 8;
@@ -55,6 +58,12 @@ pub(crate) enum Undone {
     Lost,
 }
 
+impl Undone {
+    pub(crate) fn stale() -> Self {
+        Self::Later("The workspace's embedder was changed meanwhile.".to_owned())
+    }
+}
+
 impl From<StoreError> for Undone {
     fn from(error: StoreError) -> Self {
         Self::Later(error.to_string())
@@ -74,15 +83,18 @@ impl From<NotHeld> for Undone {
 /// Has a workspace's jobs done after the response.
 pub(crate) fn soon<H: TurnHost>(host: &H, workspace: &WorkspaceId) {
     let (own, workspace) = (host.clone(), workspace.clone());
-    host.background(async move {
-        for _ in 0..IN_A_ROW {
-            match one(&own, &workspace).await {
-                Ok(true) => {}
-                // What is left is found by `due`.
-                Ok(false) | Err(_) => break,
-            }
+    host.background(async move { in_a_row(&own, &workspace).await });
+}
+
+/// Does a workspace's jobs, some of them.
+pub(crate) async fn in_a_row<H: TurnHost>(host: &H, workspace: &WorkspaceId) {
+    for _ in 0..IN_A_ROW {
+        match one(host, workspace).await {
+            Ok(true) => {}
+            // What is left is found by `due`.
+            Ok(false) | Err(_) => break,
         }
-    });
+    }
 }
 
 /// Does jobs until there is none, or until a time if one is said. How many were taken.
@@ -91,6 +103,7 @@ pub(crate) fn soon<H: TurnHost>(host: &H, workspace: &WorkspaceId) {
 /// [`StoreError`] when the database cannot say which there are.
 pub async fn due<H: TurnHost>(host: &H, until: Option<Timestamp>) -> Result<usize, StoreError> {
     let mut taken = 0;
+    words::clear(host, WORKSPACES).await?;
     loop {
         match round(host, until).await? {
             0 => return Ok(taken),
@@ -131,7 +144,10 @@ async fn one<H: TurnHost>(host: &H, workspace: &WorkspaceId) -> Result<bool, Sto
     let lease = Lease { job_id: id, lease };
     let done = match work {
         Work::Ingest { document_id } => ingest(host, &tenant, lease, document_id).await,
+        Work::Reembed {} => reembed(host, &tenant, lease).await,
         Work::Extract {} => extract(host, &tenant, lease, attempts).await,
+        Work::Index { table } => tenant.build_index(lease, &table).await.map(drop).map_err(Undone::from),
+        Work::Words {} => words::bring(host, &tenant, lease, attempts).await,
     };
     let now = host.now();
     let kept = match done {
@@ -152,7 +168,8 @@ async fn one<H: TurnHost>(host: &H, workspace: &WorkspaceId) -> Result<bool, Sto
 
 /// Makes a document searchable.
 async fn ingest<H: TurnHost>(host: &H, tenant: &Tenant<'_, H>, lease: Lease, document_id: Uuid) -> Result<(), Undone> {
-    let Body { media_type, body, chunks: there } = tenant.read_document(lease, document_id).await?.ok_or(Undone::Lost)?;
+    let Body { media_type, body, chunks: there, created_by, embedder } =
+        tenant.read_document(lease, document_id).await?.ok_or(Undone::Lost)?;
     let pieces = match media_type.as_str() {
         "text/html" => split(&html::read(&body).markdown, Format::Markdown),
         "text/markdown" => split(&body, Format::Markdown),
@@ -166,23 +183,72 @@ async fn ingest<H: TurnHost>(host: &H, tenant: &Tenant<'_, H>, lease: Lease, doc
     let mut rest = pieces.get(there..).unwrap_or_default();
     loop {
         let (batch, more) = rest.split_at(rest.len().min(BATCH));
+        let vectors = vectors(host, tenant, &embedder, &created_by, batch, &headings).await?;
         let chunks: Vec<NewChunk<'_>> = batch
             .iter()
-            .map(|piece| NewChunk {
+            .zip(vectors)
+            .map(|(piece, embedding)| NewChunk {
                 id: host.new_id(),
                 position: piece.position,
                 heading: headings.get(piece.position).map_or("", String::as_str),
                 content: &piece.text,
-                embedding: to_pgvector(&local_embedding(&piece.to_embed())),
+                embedding,
             })
             .collect();
         let now = host.now();
         let leased_until = now.plus_millis(i64::from(LEASE_SECONDS) * 1000);
-        let step = tenant.add_chunks(&NewChunks { lease, document_id, total: pieces.len(), chunks: &chunks, leased_until, now }).await?;
-        match step {
+        let generation = embedder::generation(&embedder);
+        let step = NewChunks { lease, document_id, total: pieces.len(), chunks: &chunks, generation, leased_until, now };
+        match tenant.add_chunks(&step).await? {
             Step::Ok if !more.is_empty() => rest = more,
             Step::Ok | Step::Done => return Ok(()),
             Step::Lost => return Err(Undone::Lost),
+            Step::Stale => return Err(Undone::stale()),
+        }
+    }
+}
+
+/// Pieces as vectors. What a provider has embedded before is not asked for again.
+async fn vectors<H: TurnHost>(
+    host: &H,
+    tenant: &Tenant<'_, H>,
+    embedder: &Embedder,
+    subject: &str,
+    batch: &[Chunk],
+    headings: &[String],
+) -> Result<Vec<String>, Undone> {
+    let mut known = vec![None; batch.len()];
+    if embedder.model.is_some() {
+        let heading = |piece: &Chunk| headings.get(piece.position).map_or("", String::as_str);
+        let pieces: Vec<Piece<'_>> = batch.iter().map(|piece| Piece { heading: heading(piece), content: &piece.text }).collect();
+        known = tenant.known_vectors(embedder::generation(embedder), &pieces).await?;
+        known.resize(batch.len(), None);
+    }
+    let texts: Vec<String> = batch.iter().zip(&known).filter(|(_, known)| known.is_none()).map(|(piece, _)| piece.to_embed()).collect();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let mut new = embed(host, tenant.workspace(), embedder, subject, &texts, BATCH_MILLIS).await?.into_iter();
+    Ok(known.into_iter().filter_map(|known| known.or_else(|| new.next())).collect())
+}
+
+/// Embeds all once more, by the embedder to come, which takes the other's place when nothing is left. Who takes over goes on with what is left.
+async fn reembed<H: TurnHost>(host: &H, tenant: &Tenant<'_, H>, lease: Lease) -> Result<(), Undone> {
+    loop {
+        let ToEmbed { embedder, rows } = tenant.read_to_embed(lease, BATCH).await?.ok_or(Undone::Lost)?;
+        if rows.is_empty() {
+            match tenant.switch_embedder(lease, host.now()).await? {
+                Step::Done => return Ok(()),
+                // Somebody has written more meanwhile.
+                Step::Ok | Step::Stale => continue,
+                Step::Lost => return Err(Undone::Lost),
+            }
+        }
+        let texts: Vec<&str> = rows.iter().map(|row| row.text.as_str()).collect();
+        let vectors = embed(host, tenant.workspace(), &embedder, "(embedder)", &texts, BATCH_MILLIS).await?;
+        let embedded: Vec<Embedded<'_>> =
+            rows.iter().zip(&vectors).map(|(row, embedding)| Embedded { table: &row.table, id: row.id, embedding }).collect();
+        let leased_until = host.now().plus_millis(i64::from(LEASE_SECONDS) * 1000);
+        if !tenant.keep_embedded(lease, &embedded, leased_until).await? {
+            return Err(Undone::Lost);
         }
     }
 }

@@ -70,13 +70,21 @@ async fn the_database_away_is_said_and_nothing_is_kept() {
     }
 }
 
+/// The embedder of who has set none.
+fn local() -> Value {
+    json!({ "provider": "local", "dimensions": 384, "generation": 0 })
+}
+
 /// A workspace with one job, whose document says this.
 fn with_job(body: &str, attempts: u32) -> FakeHost {
     let host = FakeHost::new(&[]);
     host.answer("op_jobs_due", &json!({ "outcome": "ok", "workspaces": ["acme"] }));
     let job = json!({ "id": ID, "kind": "ingest", "arg": { "documentId": ID }, "attempts": attempts });
     host.answer("job_take", &json!({ "outcome": "ok", "job": job }));
-    host.answer("document_read", &json!({ "outcome": "ok", "mediaType": "text/plain", "body": body, "chunks": 0 }));
+    host.answer(
+        "document_read",
+        &json!({ "outcome": "ok", "mediaType": "text/plain", "body": body, "chunks": 0, "createdBy": "user-1", "embedder": local() }),
+    );
     host.answer("job_fail", &json!({ "outcome": "ok" }));
     host
 }
@@ -115,7 +123,7 @@ async fn who_takes_over_goes_on_with_the_first_piece_that_is_missing() {
     let host = with_job(&"A sentence about plums. ".repeat(20_000), 2);
     host.answer(
         "document_read",
-        &json!({ "outcome": "ok", "mediaType": "text/plain", "body": "A sentence about plums. ".repeat(20_000), "chunks": 70 }),
+        &json!({ "outcome": "ok", "mediaType": "text/plain", "body": "A sentence about plums. ".repeat(20_000), "chunks": 70, "createdBy": "user-1", "embedder": local() }),
     );
     host.answer("document_chunks", &json!({ "outcome": "lost" }));
     once(&host).await;
@@ -137,4 +145,47 @@ async fn what_fails_is_tried_again_later_and_what_never_will_do_is_not() {
     once(&host).await;
     let failed = host.argument("job_fail");
     assert_eq!((&failed["runAt"], &failed["error"]), (&Value::Null, &json!("There is no text in the document.")));
+}
+
+#[tokio::test]
+async fn a_table_that_has_become_large_is_indexed_under_the_jobs_lease() {
+    let host = with_job("", 1);
+    host.answer("job_take", &json!({ "outcome": "ok", "job": { "id": ID, "kind": "index", "arg": { "table": "chunks" }, "attempts": 1 } }));
+    host.answer("index_build", &json!({ "outcome": "done" }));
+    once(&host).await;
+    let sent = host.argument("index_build");
+    assert_eq!((&sent["jobId"], &sent["table"], sent["lease"].is_string()), (&json!(ID), &json!("chunks"), true));
+    assert!(host.calls().iter().all(|(name, _)| name != "job_fail"));
+    // It holds up writers and may not get the table in time: then again.
+    host.fail("index_build", StoreError::Unreachable);
+    once(&host).await;
+    assert_eq!(host.argument("job_fail")["runAt"], json!(NOW.plus_millis(5_000)));
+}
+
+#[tokio::test]
+async fn what_was_embedded_for_another_embedder_is_tried_again() {
+    let host = with_job("plums", 1);
+    host.answer("document_chunks", &json!({ "outcome": "stale" }));
+    once(&host).await;
+    let failed = host.argument("job_fail");
+    assert_eq!((&failed["runAt"], failed["error"].as_str().unwrap().contains("embedder")), (&json!(NOW.plus_millis(5_000)), true));
+}
+
+#[tokio::test]
+async fn all_is_embedded_once_more_until_nothing_is_left_and_then_the_one_takes_the_others_place() {
+    let host = with_job("", 1);
+    host.answer("job_take", &json!({ "outcome": "ok", "job": { "id": ID, "kind": "reembed", "arg": {}, "attempts": 1 } }));
+    host.answer("reembed_read", &json!({ "outcome": "ok", "embedder": local(), "rows": [] }));
+    host.answer("reembed_switch", &json!({ "outcome": "done" }));
+    once(&host).await;
+    assert_eq!(host.argument("reembed_switch")["jobId"], json!(ID));
+    assert!(host.calls().iter().all(|(name, _)| name != "reembed_write" && name != "job_fail"));
+    // Somebody else has it.
+    let rows = json!([{ "table": "memories", "id": ID, "text": "plums" }]);
+    host.answer("reembed_read", &json!({ "outcome": "ok", "embedder": local(), "rows": rows }));
+    host.answer("reembed_write", &json!({ "outcome": "lost" }));
+    once(&host).await;
+    let kept = host.argument("reembed_write");
+    assert_eq!((&kept["rows"][0]["table"], kept["rows"][0]["embedding"].as_str().unwrap().starts_with('[')), (&json!("memories"), true));
+    assert!(host.calls().iter().all(|(name, _)| name != "job_fail"));
 }

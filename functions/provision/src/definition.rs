@@ -3,6 +3,7 @@
 use crate::amount::{Budget, BudgetBody, BudgetForm, Usd, write_budget};
 use crate::fields::Positive;
 use crate::prompt;
+use astra_host::fields::endpoint as check_endpoint;
 use astra_host::fields::{Text, present};
 use astra_host::routes::word;
 use astra_kernel::{AgentId, IdError, Problem};
@@ -247,27 +248,6 @@ impl AgentBody {
         let model = Model { provider, model_id: model_id.into_string(), endpoint, max_output_tokens: max_output_tokens.map(|n| n.0) };
         let budget = budget.map(StoredBudget::from);
         Ok(Definition { id, display_name: display_name.into_string(), model, system_prompt_template, budget, permissions })
-    }
-}
-
-/// A model server's base URL: https, or http to this machine where the deployment allows it. No user, no query, no fragment.
-fn check_endpoint(endpoint: &str, allow_http: bool) -> Result<(), &'static str> {
-    const RULE: &str = "an endpoint is a URL such as https://models.example.com/v1, without user, query or fragment";
-    if endpoint.len() > 2048 || endpoint.contains(['@', '?', '#']) {
-        return Err(RULE);
-    }
-    let uri: http::Uri = endpoint.parse().map_err(|_| RULE)?;
-    let host = uri.host().filter(|host| !host.is_empty()).ok_or(RULE)?;
-    if uri.authority().is_none_or(|a| a.as_str().len() > host.len() && uri.port_u16().is_none_or(|port| port == 0)) {
-        return Err(RULE);
-    }
-    match uri.scheme_str() {
-        Some("https") => Ok(()),
-        Some("http") if allow_http && ["127.0.0.1", "localhost", "[::1]"].contains(&host) => Ok(()),
-        Some("http") => {
-            Err("an endpoint is reached by https; http is for model servers on this machine, where ALLOW_HTTP_ENDPOINTS=1 is set")
-        }
-        _ => Err(RULE),
     }
 }
 

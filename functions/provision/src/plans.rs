@@ -3,7 +3,7 @@
 use crate::definition::DefinitionView;
 use crate::template::{self, MAX_BYTES, Template, TemplateBody};
 use astra_documents::yaml::MEDIA_TYPES;
-use astra_host::fields::Text;
+use astra_host::fields::{Text, present};
 use astra_host::routes::{Params, Unread};
 use astra_host::{Call, Failure, Host};
 use astra_kernel::permission::Rules;
@@ -114,6 +114,11 @@ pub(crate) async fn read<H: Host>(call: Call<H>, Params(path): Params<PlanPath>,
 pub(crate) struct SettingsBody {
     /// Whether what a workspace of the plan has left of `maxTokensPerMonth` and `maxCostUsdPerMonth` is carried over into the next month, for that month only.
     carry_over: bool,
+    /// What the plan's workspaces are charged more than what it costs, in hundredths of a percent (2000: a fifth more); less when it is negative. As it is unless told. It holds for what
+    /// begins from then on.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(minimum = -10_000, maximum = 1_000_000, nullable = false)]
+    markup_basis_points: Option<i32>,
     /// How what is said in conversations becomes memories: `off`, by `rules`, which cost nothing, or by a `model`; as the deployment does unless told.
     #[serde(default, deserialize_with = "word_or_null")]
     #[schema(value_type = Option<String>, pattern = "^(off|rules|model)$")]
@@ -181,6 +186,8 @@ pub(crate) struct PlanView {
     plan: String,
     /// Whether what is left of a month's budget is carried over into the next.
     carry_over: bool,
+    /// What its workspaces are charged more than what it costs, in hundredths of a percent.
+    markup_basis_points: i32,
     /// The version of its template; null while it has none.
     #[schema(required = true)]
     template_version: Option<i32>,
@@ -204,10 +211,13 @@ pub(crate) async fn put_settings<H: Host>(
 ) -> Result<Json<PlanView>, Failure> {
     let operator = call.operator(Permission::WorkspaceList).await?;
     let plan = Text::of_path("plan", path.plan)?;
-    let SettingsBody { carry_over, extraction, extraction_model } = request.json().await?;
+    let SettingsBody { carry_over, markup_basis_points, extraction, extraction_model } = request.json().await?;
+    if markup_basis_points.is_some_and(|points| !(-10_000..=1_000_000).contains(&points)) {
+        return Err(Problem::field("/markupBasisPoints", "a whole number from -10000 (nothing is charged) to 1000000").into());
+    }
     let extraction_model = extraction_model.map(ModelName::checked).transpose()?;
     let extraction = extraction.map(Extraction::as_str);
-    let settings = NewPlanSettings { carry_over, extraction, extraction_model: extraction_model.as_ref() };
+    let settings = NewPlanSettings { carry_over, markup_basis_points, extraction, extraction_model: extraction_model.as_ref() };
     operator.put_plan_settings(plan.as_str(), &settings, call.host.now()).await?;
     show(&operator, plan).await
 }
@@ -224,10 +234,10 @@ pub(crate) async fn read_settings<H: Host>(call: Call<H>, Params(path): Params<P
 }
 
 async fn show<H: Host>(operator: &Operator<'_, H>, plan: Text) -> Result<Json<PlanView>, Failure> {
-    let PlanSettings { carry_over, template_version, extraction, extraction_model } =
+    let PlanSettings { carry_over, markup_basis_points, template_version, extraction, extraction_model } =
         operator.get_plan_settings(plan.as_str()).await?.ok_or_else(|| Problem::not_found("plan"))?;
     let extraction_model = extraction_model.map(|Model { provider, model_id }| ModelName { provider, model_id });
-    Ok(Json(PlanView { plan: plan.into_string(), carry_over, template_version, extraction, extraction_model }))
+    Ok(Json(PlanView { plan: plan.into_string(), carry_over, markup_basis_points, template_version, extraction, extraction_model }))
 }
 
 /// Whether the deployment lets agents call model servers on its own machine without TLS.

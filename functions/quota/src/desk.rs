@@ -70,6 +70,14 @@ struct SpentIn {
     data: Vec<Spent>,
 }
 
+/// What `turn_finish` answers.
+#[derive(Deserialize)]
+struct Saved {
+    outcome: SaveOutcome,
+    #[serde(default)]
+    receipt: Option<String>,
+}
+
 /// A turn that is settled and on its way to the database.
 struct Settled {
     turn: TurnId,
@@ -397,13 +405,13 @@ impl<D: Database, R: Rows> Desk<D, R> {
         let saved = self.save(&record).await;
         self.saving.borrow_mut().retain(|settled| settled.turn != turn);
         match saved {
-            Ok(outcome) if record.answer.is_some() && (settled.is_none() || outcome != SaveOutcome::Saved) => {
-                Answer::Finished(Finished { saved: true, quota: self.figures(&record.agent_id, now).await })
+            Ok(Saved { outcome, receipt }) if record.answer.is_some() && (settled.is_none() || outcome != SaveOutcome::Saved) => {
+                Answer::Finished(Finished { saved: true, quota: self.figures(&record.agent_id, now).await, receipt })
             }
-            Ok(_) => Answer::Finished(Finished { saved: true, quota }),
+            Ok(Saved { outcome: _, receipt }) => Answer::Finished(Finished { saved: true, quota, receipt }),
             Err(_) if self.rows.put(turn, &Row::Ended(Box::new(record.clone()))) => {
                 self.undelivered.borrow_mut().insert(turn, record);
-                Answer::Finished(Finished { saved: false, quota })
+                Answer::Finished(Finished { saved: false, quota, receipt: None })
             }
             Err(_) => {
                 self.undo(turn, now);
@@ -451,24 +459,20 @@ impl<D: Database, R: Rows> Desk<D, R> {
     }
 
     /// Sends a record that was settled to the database.
-    async fn save(&self, record: &Record) -> Result<SaveOutcome, StoreError> {
+    async fn save(&self, record: &Record) -> Result<Saved, StoreError> {
         let _shared = self.ledger.together().await;
         self.send(record).await
     }
 
-    async fn send(&self, record: &Record) -> Result<SaveOutcome, StoreError> {
-        #[derive(Deserialize)]
-        struct Saved {
-            outcome: SaveOutcome,
-        }
+    async fn send(&self, record: &Record) -> Result<Saved, StoreError> {
         let arg = serde_json::to_string(record).map_err(|_| StoreError::Shape("turn_finish"))?;
-        let Saved { outcome } = parse(&self.tenant().finish_turn(&arg).await?)?;
-        if outcome != SaveOutcome::Saved {
+        let saved: Saved = parse(&self.tenant().finish_turn(&arg).await?)?;
+        if saved.outcome != SaveOutcome::Saved {
             // It was charged before: the ledger knows how much.
             self.counter.borrow_mut().doubt();
         }
         self.done.borrow_mut().push(record.turn_id);
-        Ok(outcome)
+        Ok(saved)
     }
 
     /// Sends what the database did not take before. The caller holds the ledger.

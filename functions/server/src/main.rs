@@ -68,6 +68,9 @@ const EXPIRY: Duration = Duration::from_secs(10);
 /// How often jobs that were left behind are looked for. Each also begins right after the request that makes it.
 const JOBS: Duration = Duration::from_secs(2);
 
+/// How often it is looked whether a scheduled job is due.
+const TRIGGERS: Duration = Duration::from_secs(5);
+
 /// SIGTERM and SIGINT.
 struct Signals(Signal, Signal);
 
@@ -115,6 +118,16 @@ async fn do_jobs(host: NativeHost<Rows>) {
     }
 }
 
+/// Does what is due of the scheduled jobs, again and again.
+async fn run_triggers(host: NativeHost<Rows>) {
+    let mut tick = tokio::time::interval(TRIGGERS);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        billing::jobs::run_due(&host, native::now().plus_millis(billing::jobs::RUN_MILLIS)).await;
+    }
+}
+
 async fn serve(arguments: Serve) -> Result<(), Failure> {
     let shared = native::environment();
     let settings = ServerSettings::read(&shared)?;
@@ -134,6 +147,7 @@ async fn serve(arguments: Serve) -> Result<(), Failure> {
 
     // Not one of `tasks`: an expiry that is cut off is done by the next one, here or elsewhere.
     tokio::spawn(expire_stale(counters));
+    tokio::spawn(run_triggers(NativeHost::new(Arc::clone(&process), settings.pool(Function::Billing))));
     tokio::spawn(do_jobs(NativeHost::new(process, settings.pool(Function::Memory))));
     let (stop, stopped) = oneshot::channel::<()>();
     let bounds = Bounds { connections: arguments.max_connections, grace: Duration::from_secs(arguments.grace_seconds) };

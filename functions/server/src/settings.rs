@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 /// Configuration of the server.
 ///
-/// `TOKEN_KEYS`, `TOKEN_ISSUERS`, `TENANT_KEYS`, `SECRETS_KEY` and what concerns turns are read by those who use them, and are checked here.
+/// `TOKEN_KEYS`, `TOKEN_ISSUERS`, `TENANT_KEYS`, `SECRETS_KEY`, `RECEIPT_KEYS` and what concerns turns are read by those who use them, and are checked here.
 #[derive(Debug)]
 pub struct ServerSettings {
     /// `ALLOWED_ORIGINS`: origins of browsers that may call, exact, with commas between them; none unless set.
@@ -35,7 +35,9 @@ impl ServerSettings {
         shared.tenant_keys()?;
         shared.issuers()?;
         shared.secrets_key()?;
+        shared.receipt_keys()?;
         TurnSettings::read(shared)?;
+        memory::words::check(shared)?;
         let mut addresses = Addresses::new(shared, 10)?;
         let mut pools = HashMap::new();
         for function in Function::ALL {
@@ -61,10 +63,11 @@ mod tests {
     use super::*;
     use astra_kernel::Settings;
 
-    const GOOD: [(&str, &str); 4] = [
+    const GOOD: [(&str, &str); 5] = [
         ("TOKEN_KEYS", "k1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"),
         ("TENANT_KEYS", "t1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"),
         ("SECRETS_KEY", "s1:HxAREhMUFRYXGBkaGxwdHh8AAQIDBAUGBwgJCgsMDQ4"),
+        ("RECEIPT_KEYS", "r1:HxAREhMUFRYXGBkaGxwdHh8AAQIDBAUGBwgJCgsMDQ4"),
         ("DATABASE_URL", "postgres://app:hidden@127.0.0.1:1/astra"),
     ];
 
@@ -92,6 +95,8 @@ mod tests {
             ("TOKEN_ISSUERS", "https://id.example.com/hidden"),
             ("TOKEN_ISSUERS", r#"[{"issuer":"hidden"}]"#),
             ("SECRETS_KEY", ""),
+            ("RECEIPT_KEYS", ""),
+            ("RECEIPT_KEYS", "r1:AAAA"),
             ("DATABASE_URL", ""),
             ("DATABASE_URL", "mysql://app:hidden@127.0.0.1/x"),
             ("DATABASE_URL", "postgres:///x"),
@@ -101,6 +106,7 @@ mod tests {
             ("PGSSLROOTCERT", "/nowhere/root.pem"),
             ("DEFAULT_MODEL", "echo"),
             ("MODEL_TIMEOUT_SECONDS", "1s"),
+            ("TYPESENSE_URL", "hidden"),
         ] {
             let error = read(&[(name, value)]).unwrap_err();
             assert!(error.starts_with(name), "{name}={value}: {error}");

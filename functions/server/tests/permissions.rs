@@ -173,8 +173,10 @@ enum Asks {
     Membership,
     /// A permission of an operator's token.
     OperatorFor(&'static str),
+    /// Nothing: not even a token.
+    Nothing,
 }
-use Asks::{For, ForBoth, Membership, OperatorFor, OwnersFor, TokenFor};
+use Asks::{For, ForBoth, Membership, Nothing, OperatorFor, OwnersFor, TokenFor};
 
 /// Every route of every function, and what it asks.
 const ASKED: &[(&str, &str, Asks)] = &[
@@ -210,10 +212,33 @@ const ASKED: &[(&str, &str, Asks)] = &[
     ("GET", "/billing/costs", OperatorFor("billing:read")),
     ("GET", "/billing/prices", OperatorFor("billing:read")),
     ("PUT", "/billing/prices", OperatorFor("workspace:list")),
+    ("POST", "/billing/reprice", OperatorFor("workspace:list")),
     ("GET", "/workspaces/{workspaceId}/usage", For("billing:read")),
     ("GET", "/workspaces/{workspaceId}/quota", For("workspace:read")),
     ("GET", "/workspaces/{workspaceId}/quota/events", For("workspace:read")),
     ("POST", "/billing/reconcile", OperatorFor("billing:read")),
+    ("GET", "/workspaces/{workspaceId}/ledger", For("billing:read")),
+    ("GET", "/workspaces/{workspaceId}/ledger/verify", For("billing:read")),
+    ("POST", "/workspaces/{workspaceId}/ledger/credits", OperatorFor("workspace:list")),
+    ("POST", "/workspaces/{workspaceId}/ledger/corrections", OperatorFor("workspace:list")),
+    ("GET", "/workspaces/{workspaceId}/receipts", For("billing:read")),
+    ("GET", "/.well-known/jwks.json", Nothing),
+    ("GET", "/billing/jobs", OperatorFor("billing:read")),
+    ("POST", "/billing/jobs/{jobName}/run", OperatorFor("workspace:list")),
+    ("GET", "/workspaces/{workspaceId}/webhooks", For("workspace:write")),
+    ("PUT", "/workspaces/{workspaceId}/webhooks/{webhookName}", For("workspace:write")),
+    ("DELETE", "/workspaces/{workspaceId}/webhooks/{webhookName}", For("workspace:write")),
+    ("POST", "/workspaces/{workspaceId}/webhooks/{webhookName}/rotate", For("workspace:write")),
+    ("GET", "/workspaces/{workspaceId}/webhooks/{webhookName}/deliveries", For("workspace:write")),
+    ("POST", "/workspaces/{workspaceId}/webhooks/{webhookName}/deliveries/{deliveryId}/replay", For("workspace:write")),
+    ("GET", "/billing/stripe/customers", OperatorFor("billing:read")),
+    ("PUT", "/billing/stripe/customers/{workspaceId}", OperatorFor("workspace:list")),
+    ("GET", "/billing/stripe/refusals", OperatorFor("billing:read")),
+    ("POST", "/billing/stripe/refusals/{workspaceId}/retry", OperatorFor("workspace:list")),
+    ("POST", "/billing/close", OperatorFor("billing:read")),
+    ("GET", "/billing/invoices", OperatorFor("billing:read")),
+    ("GET", "/workspaces/{workspaceId}/invoices", For("billing:read")),
+    ("GET", "/workspaces/{workspaceId}/invoices/{invoiceNumber}", For("billing:read")),
     ("GET", "/workspaces/{workspaceId}/roles", For("role:read")),
     ("GET", "/workspaces/{workspaceId}/roles/{role}", For("role:read")),
     ("PUT", "/workspaces/{workspaceId}/roles/{role}", For("role:write")),
@@ -236,9 +261,12 @@ const ASKED: &[(&str, &str, Asks)] = &[
     ("GET", "/workspaces/{workspaceId}/documents/{slug}", For("memory:read")),
     ("DELETE", "/workspaces/{workspaceId}/documents/{slug}", For("memory:write")),
     ("DELETE", "/workspaces/{workspaceId}/users/{userId}/memory", ForBoth("memory:write", "member:write")),
+    ("GET", "/workspaces/{workspaceId}/memory/settings", For("memory:read")),
+    ("PUT", "/workspaces/{workspaceId}/memory/settings", OperatorFor("workspace:list")),
     ("GET", "/workspaces/{workspaceId}/memory/status", For("memory:read")),
     ("GET", "/workspaces/{workspaceId}/memory/jobs", OperatorFor("workspace:list")),
     ("POST", "/workspaces/{workspaceId}/memory/jobs/{jobId}/replay", OperatorFor("workspace:list")),
+    ("POST", "/workspaces/{workspaceId}/memory/index/rebuild", OperatorFor("workspace:list")),
 ];
 
 /// The operator, beside the members.
@@ -256,6 +284,7 @@ fn is_let_in(said: &Said, scope: Option<&[&str]>, asks: Asks, workspace: &str) -
         TokenFor(permission) => is_at_home && scope.is_none_or(|scope| named(scope).contains(permission)),
         Membership => is_at_home,
         OperatorFor(permission) => is_operator && may.contains(permission),
+        Nothing => true,
     }
 }
 
@@ -293,6 +322,10 @@ async fn each_route_lets_in_whom_the_model_lets_in() {
                             "memoryId",
                             "slug",
                             "jobId",
+                            "jobName",
+                            "webhookName",
+                            "deliveryId",
+                            "invoiceNumber",
                         ] {
                             path = path.replace(&format!("{{{name}}}"), "x");
                         }

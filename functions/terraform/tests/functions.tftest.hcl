@@ -16,6 +16,7 @@ variables {
     TOKEN_KEYS     = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:astra/token-keys-AbCdEf"
     TENANT_KEYS    = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:astra/tenant-keys-AbCdEf"
     SECRETS_KEY    = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:astra/secrets-key-AbCdEf"
+    RECEIPT_KEYS   = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:astra/receipt-keys-AbCdEf"
     OPENAI_API_KEY = "arn:aws:ssm:eu-central-1:111122223333:parameter/astra/openai"
     STRIPE_API_KEY = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:astra/stripe-AbCdEf"
   }
@@ -39,6 +40,7 @@ run "each_function_has_its_own" {
         TOKEN_KEYS_SECRET_ARN         = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:astra/token-keys-AbCdEf"
         TENANT_KEYS_SECRET_ARN        = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:astra/tenant-keys-AbCdEf"
         SECRETS_KEY_SECRET_ARN        = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:astra/secrets-key-AbCdEf"
+        RECEIPT_KEYS_SECRET_ARN       = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:astra/receipt-keys-AbCdEf"
         OPENAI_API_KEY_SSM_PARAMETER  = "arn:aws:ssm:eu-central-1:111122223333:parameter/astra/openai"
       }
       billing = {
@@ -46,6 +48,8 @@ run "each_function_has_its_own" {
         DATABASE_URL_QUOTA_SECRET_ARN = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:astra/quota-AbCdEf"
         TOKEN_KEYS_SECRET_ARN         = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:astra/token-keys-AbCdEf"
         TENANT_KEYS_SECRET_ARN        = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:astra/tenant-keys-AbCdEf"
+        SECRETS_KEY_SECRET_ARN        = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:astra/secrets-key-AbCdEf"
+        RECEIPT_KEYS_SECRET_ARN       = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:astra/receipt-keys-AbCdEf"
         STRIPE_API_KEY_SECRET_ARN     = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:astra/stripe-AbCdEf"
       }
       grants = {

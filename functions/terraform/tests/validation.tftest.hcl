@@ -16,6 +16,7 @@ variables {
     TOKEN_KEYS     = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:astra/token-keys-AbCdEf"
     TENANT_KEYS    = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:astra/tenant-keys-AbCdEf"
     SECRETS_KEY    = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:astra/secrets-key-AbCdEf"
+    RECEIPT_KEYS   = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:astra/receipt-keys-AbCdEf"
     OPENAI_API_KEY = "arn:aws:ssm:eu-central-1:111122223333:parameter/astra/openai"
     STRIPE_API_KEY = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:astra/stripe-AbCdEf"
   }

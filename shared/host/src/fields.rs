@@ -53,6 +53,30 @@ pub fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) 
     T::deserialize(deserializer).map(Some)
 }
 
+/// A model server's base URL: https, or http to this machine where the deployment allows it. No user, no query, no fragment.
+///
+/// # Errors
+/// The rule.
+pub fn endpoint(endpoint: &str, allow_http: bool) -> Result<(), &'static str> {
+    const RULE: &str = "an endpoint is a URL such as https://models.example.com/v1, without user, query or fragment";
+    if endpoint.len() > 2048 || endpoint.contains(['@', '?', '#']) {
+        return Err(RULE);
+    }
+    let uri: http::Uri = endpoint.parse().map_err(|_| RULE)?;
+    let host = uri.host().filter(|host| !host.is_empty()).ok_or(RULE)?;
+    if uri.authority().is_none_or(|a| a.as_str().len() > host.len() && uri.port_u16().is_none_or(|port| port == 0)) {
+        return Err(RULE);
+    }
+    match uri.scheme_str() {
+        Some("https") => Ok(()),
+        Some("http") if allow_http && ["127.0.0.1", "localhost", "[::1]"].contains(&host) => Ok(()),
+        Some("http") => {
+            Err("an endpoint is reached by https; http is for model servers on this machine, where ALLOW_HTTP_ENDPOINTS=1 is set")
+        }
+        _ => Err(RULE),
+    }
+}
+
 /// The path of what belongs to a workspace.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(rename_all = "camelCase")]

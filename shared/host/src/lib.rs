@@ -3,24 +3,29 @@
 //! Domain code is generic over [`Host`] and knows no host's name. The adapters are modules of this crate: `workers`, and `native` for a plain process.
 //! What is not `Send` on wasm is wrapped at the leaf, inside the adapter.
 
+use crate::outgoing::{Answered, NotAnswered, Outgoing};
 use astra_kernel::jwk::PublicKey;
-use astra_kernel::{ConfigError, SecretsKey, Settings, TenantKeys, Timestamp, TokenKeys, WorkspaceId, ids};
+use astra_kernel::{ConfigError, ReceiptKeys, SecretsKey, Settings, TenantKeys, Timestamp, TokenKeys, WorkspaceId, ids};
 use astra_quota::words::{Answer, Ask};
 use std::future::Future;
 use std::sync::{Arc, OnceLock};
 
+pub mod csv;
 pub mod denials;
 pub mod fields;
+pub mod guard;
 pub mod issuers;
 #[cfg(all(feature = "lambda", not(target_arch = "wasm32")))]
 pub mod lambda;
 #[cfg(all(feature = "native", not(target_arch = "wasm32")))]
 pub mod native;
+pub mod outgoing;
 pub mod paging;
 #[cfg(any(all(feature = "native", not(target_arch = "wasm32")), all(feature = "workers", feature = "database", target_arch = "wasm32")))]
 mod postgres;
 #[cfg(feature = "http-client")]
 pub mod provider;
+pub mod receipts;
 pub mod routes;
 #[cfg(feature = "http-client")]
 pub mod settle;
@@ -85,8 +90,18 @@ pub trait Host: astra_store::Database + Clone + Send + Sync + 'static {
     /// Whether a signature of these bytes is the key's, by the algorithm that the key is for.
     fn verify_signature(&self, key: &PublicKey, signed: &[u8], signature: &[u8]) -> impl Future<Output = bool> + Send;
 
+    /// Signs these bytes by Ed25519 with the key of a seed (RFC 8032's private key). None where the host's cryptography does not.
+    fn sign(&self, seed: &[u8; 32], bytes: &[u8]) -> impl Future<Output = Option<Vec<u8>>> + Send;
+
+    /// A seed's public key, in base64url without padding. None as above.
+    fn public_key(&self, seed: &[u8; 32]) -> impl Future<Output = Option<String>> + Send;
+
     /// Gets a text of at most `limit` bytes, in at most so many milliseconds. The host upholds: redirects are not followed.
     fn fetch_text(&self, url: &str, limit: usize, millis: u32) -> impl Future<Output = Result<String, NotFetched>> + Send;
+
+    /// Calls an address that a tenant or an operator named. The host upholds: redirects are not followed, and where it resolves names itself it connects to public
+    /// addresses only.
+    fn call_out(&self, call: Outgoing) -> impl Future<Output = Result<Answered, NotAnswered>> + Send;
 
     /// Waits so many milliseconds, for what another request has begun.
     fn pause(&self, millis: u32) -> impl Future<Output = ()> + Send;
@@ -105,7 +120,9 @@ pub struct Shared {
     token_keys: OnceLock<Result<TokenKeys, ConfigError>>,
     secrets_key: OnceLock<Result<SecretsKey, ConfigError>>,
     tenant_keys: OnceLock<Result<Arc<TenantKeys>, ConfigError>>,
+    receipt_keys: OnceLock<Result<ReceiptKeys, ConfigError>>,
     issuers: OnceLock<Result<issuers::KnownIssuers, ConfigError>>,
+    guard: OnceLock<guard::Guard>,
     denials: denials::Denials,
 }
 
@@ -123,7 +140,9 @@ impl Shared {
             token_keys: OnceLock::new(),
             secrets_key: OnceLock::new(),
             tenant_keys: OnceLock::new(),
+            receipt_keys: OnceLock::new(),
             issuers: OnceLock::new(),
+            guard: OnceLock::new(),
             denials: denials::Denials::default(),
         }
     }
@@ -131,6 +150,11 @@ impl Shared {
     /// Who was refused what within the last minute.
     pub fn denials(&self) -> &denials::Denials {
         &self.denials
+    }
+
+    /// Which addresses that somebody names are called.
+    pub fn guard(&self) -> &guard::Guard {
+        self.guard.get_or_init(|| guard::Guard::read(|name| self.settings.get(name)))
     }
 
     /// A variable.
@@ -186,5 +210,17 @@ impl Shared {
             TenantKeys::parse(&text).map(Arc::new)
         };
         self.tenant_keys.get_or_init(parse).as_ref().map_err(Clone::clone)
+    }
+
+    /// The keys that sign receipts, from `RECEIPT_KEYS`.
+    ///
+    /// # Errors
+    /// When it is missing or malformed.
+    pub fn receipt_keys(&self) -> Result<&ReceiptKeys, ConfigError> {
+        let parse = || {
+            let text = self.settings.require("RECEIPT_KEYS", "the keys that sign receipts, kid:base64url of 32 bytes[,…]")?;
+            ReceiptKeys::parse(&text)
+        };
+        self.receipt_keys.get_or_init(parse).as_ref().map_err(Clone::clone)
     }
 }

@@ -103,6 +103,20 @@ impl Unread {
         self.0.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
 
+    /// `Idempotency-Key`, if it was sent.
+    ///
+    /// # Errors
+    /// `422` when it has another form.
+    pub fn idempotency_key(&self) -> Result<Option<String>, Problem> {
+        static IDEMPOTENCY_KEY: http::HeaderName = http::HeaderName::from_static("idempotency-key");
+        let key = self.header(&IDEMPOTENCY_KEY);
+        match key.len() {
+            0 => Ok(None),
+            1..=255 if key.bytes().all(|b| b.is_ascii_graphic() || b == b' ') => Ok(Some(key.to_owned())),
+            _ => Err(Problem::field("Idempotency-Key", "1 to 255 visible ASCII characters")),
+        }
+    }
+
     /// The query, strictly: types say `deny_unknown_fields`.
     ///
     /// # Errors

@@ -181,6 +181,7 @@ pub async fn begin<H: TurnHost>(host: &H, workspace: &WorkspaceId, wanted: Wante
         price_version: price.version,
         usage: presumed,
         cost_nano_usd,
+        markup_basis_points: price.markup_basis_points,
         idempotency_key: None,
         request_hash: String::new(),
         error_code: Some(Code::Internal.as_str().to_owned()),

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Where no host may be known.
-const ROOMS: [&str; 13] = [
+const ROOMS: [&str; 14] = [
     "shared/documents",
     "shared/kernel",
     "shared/memory",
@@ -15,6 +15,7 @@ const ROOMS: [&str; 13] = [
     "shared/quota-rows",
     "shared/store",
     "shared/turn",
+    "shared/typesense",
     "functions/provision",
     "functions/invoke-turn",
     "functions/billing",

@@ -4,16 +4,12 @@
 //! seq is a number, everything else a string: actor and detail are the text of their JSON, keys in the order of their bytes (actor is empty when nobody acted),
 //! hashes are hexadecimal. The first entry's hash before is 64 zeros. `astra.audit_bytes` (migrations/0026) makes the same bytes; the
 //! black-box suite compares them.
-//!
-//! Trap: a chain shows that nothing was changed or left out between two of its entries. That nothing is missing at its end is shown by a later export, or a head that was kept.
 
+use crate::chain::Link;
 use crate::{Timestamp, WorkspaceId};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
-
-/// The hash before the first entry.
-pub const BEGINNING: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
 /// A value of who acted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,66 +59,34 @@ impl Entry {
         let actor = actor.as_ref().map(serde_json::to_string).transpose()?.unwrap_or_default();
         serde_json::to_vec(&(workspace_id, seq, at, actor, action, target, outcome, serde_json::to_string(detail)?, prev_hash))
     }
-
-    /// The hash that it should have, hexadecimal.
-    ///
-    /// # Errors
-    /// As [`Entry::bytes`].
-    pub fn made_hash(&self) -> Result<String, serde_json::Error> {
-        self.bytes().map(|bytes| hex::encode(Sha256::digest(bytes)))
-    }
 }
 
-/// Why a chain does not hold.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Broken {
-    /// An entry is not as it was written.
-    #[error("entry {0} is not as it was written: its hash is another")]
-    Changed(u64),
-    /// An entry does not follow the one before.
-    #[error("entry {0} does not follow the one before it: that one was changed, or another was between them")]
-    Unchained(u64),
-    /// An entry is missing, and maybe more after it.
-    #[error("entry {0} is missing (an export with filters leaves entries out and cannot be verified)")]
-    Missing(u64),
-    /// An entry is there twice, or two with one number.
-    #[error("there are two entries {0}")]
-    Twice(u64),
-    /// An entry is another workspace's.
-    #[error("entry {0} is of another workspace than those before it")]
-    Foreign(u64),
-}
-
-/// Verifies entries of one workspace, in any order: each by its hash, and each with the one before. They may begin later than with entry 1.
-///
-/// # Errors
-/// The first that is broken, by seq.
-pub fn verify(entries: &mut [Entry]) -> Result<(), Broken> {
-    entries.sort_by_key(|entry| entry.seq);
-    let mut before: Option<&Entry> = None;
-    for entry in &*entries {
-        let seq = entry.seq;
-        match before {
-            Some(before) if before.workspace_id != entry.workspace_id => return Err(Broken::Foreign(seq)),
-            Some(before) if before.seq == seq => return Err(Broken::Twice(seq)),
-            Some(before) if before.seq + 1 != seq => return Err(Broken::Missing(before.seq + 1)),
-            _ => {}
-        }
-        if entry.made_hash().ok().as_ref() != Some(&entry.hash) {
-            return Err(Broken::Changed(seq));
-        }
-        let follows = before.map_or_else(|| (seq == 1).then_some(BEGINNING), |before| Some(before.hash.as_str()));
-        if follows.is_some_and(|hash| hash != entry.prev_hash) {
-            return Err(Broken::Unchained(seq));
-        }
-        before = Some(entry);
+impl Link for Entry {
+    fn workspace(&self) -> &WorkspaceId {
+        &self.workspace_id
     }
-    Ok(())
+
+    fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    fn prev_hash(&self) -> &str {
+        &self.prev_hash
+    }
+
+    fn hash(&self) -> &str {
+        &self.hash
+    }
+
+    fn made_hash(&self) -> Option<String> {
+        self.bytes().ok().map(|bytes| hex::encode(Sha256::digest(bytes)))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chain::{BEGINNING, Broken, verify};
 
     fn chain(length: u64) -> Vec<Entry> {
         let mut entries: Vec<Entry> = Vec::new();
@@ -159,7 +123,7 @@ mod tests {
         entries.reverse();
         assert_eq!(verify(&mut entries), Ok(()));
         assert_eq!(verify(&mut chain(5)[2..]), Ok(()));
-        assert_eq!(verify(&mut []), Ok(()));
+        assert_eq!(verify::<Entry>(&mut []), Ok(()));
     }
 
     #[test]

@@ -102,6 +102,48 @@ impl NanoUsd {
     }
 }
 
+/// Nano-dollars in a cent.
+const CENT: i64 = 10_000_000;
+
+/// Amounts as they are printed, in whole cents: the lines add up to the total, which is the exact sum rounded once (half a cent away from zero). Each line is its exact amount rounded down or up:
+/// up where most was left over (the largest remainder method), the first of equals first. What is nothing stays nothing.
+///
+/// # Errors
+/// [`MoneyError::TooLarge`] when the sum is.
+pub fn to_cents(lines: &[NanoUsd]) -> Result<(Vec<i64>, i64), MoneyError> {
+    let sum = lines.iter().try_fold(NanoUsd::ZERO, |sum, line| sum.plus(*line))?.0;
+    let half = if sum < 0 { -CENT / 2 } else { CENT / 2 };
+    let total = (sum + half) / CENT;
+    let mut cents: Vec<i64> = lines.iter().map(|line| line.0.div_euclid(CENT)).collect();
+    let mut order: Vec<usize> = (0..lines.len()).collect();
+    order.sort_by_key(|place| std::cmp::Reverse(lines.get(*place).map_or(0, |line| line.0.rem_euclid(CENT))));
+    let missing = usize::try_from(total - cents.iter().sum::<i64>()).unwrap_or(0);
+    for place in order.into_iter().take(missing) {
+        if let Some(line) = cents.get_mut(place) {
+            *line += 1;
+        }
+    }
+    Ok((cents, total))
+}
+
+/// Cents as dollars: `-1,234.50`.
+pub fn cents_text(cents: i64) -> String {
+    format!("{}{}.{:02}", if cents < 0 { "-" } else { "" }, grouped(cents.unsigned_abs() / 100), cents.unsigned_abs() % 100)
+}
+
+/// A whole number with commas between thousands.
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 /// Reads a dollar amount from a JSON number without passing through a float. For `#[serde(deserialize_with)]` or as a field type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UsdAmount(pub NanoUsd);
@@ -173,6 +215,37 @@ pub struct Price {
     /// The model bills tokens that it does not stream (reasoning): a hold takes its whole maximum.
     #[serde(default)]
     pub holds_maximum: bool,
+    /// The prices of a prompt that is long, where they are others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub long_context: Option<LongContext>,
+    /// What the workspace's plan charges for what it costs: so many hundredths of a percent more. The database reckons it, as it enters what was used.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub markup_basis_points: i32,
+}
+
+/// For `skip_serializing_if`.
+pub fn is_zero(number: &i32) -> bool {
+    *number == 0
+}
+
+/// The prices of a call whose prompt is longer than so many tokens: of all its tokens, not only of those above.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LongContext {
+    /// The longest prompt that the other prices are for.
+    pub above_tokens: Tokens,
+    /// Per million input tokens.
+    pub input_nano_per_mtok: i64,
+    /// Per million input tokens read from the provider's cache.
+    pub cached_input_nano_per_mtok: i64,
+    /// Per million output tokens.
+    pub output_nano_per_mtok: i64,
+}
+
+/// A sum of tokens by nano-dollars per million tokens, as nano-dollars: rounded up, once.
+fn nano(sum: i128) -> Result<NanoUsd, MoneyError> {
+    let nano = (sum + 999_999).div_euclid(1_000_000);
+    i64::try_from(nano).map_err(|_| MoneyError::TooLarge).and_then(|n| NanoUsd(n).checked())
 }
 
 impl Price {
@@ -183,33 +256,51 @@ impl Price {
     pub fn cost(&self, usage: &Usage) -> Result<NanoUsd, MoneyError> {
         let cached = usage.cached_input_tokens.min(usage.input_tokens);
         let fresh = usage.input_tokens - cached;
-        let sum = i128::from(fresh) * i128::from(self.input_nano_per_mtok)
-            + i128::from(cached) * i128::from(self.cached_input_nano_per_mtok)
-            + i128::from(usage.output_tokens) * i128::from(self.output_nano_per_mtok);
-        let nano = (sum + 999_999).div_euclid(1_000_000);
-        i64::try_from(nano).map_err(|_| MoneyError::TooLarge).and_then(|n| NanoUsd(n).checked())
+        let (input_price, cached_price, output_price) = match self.long_context {
+            Some(long) if usage.input_tokens > long.above_tokens => {
+                (long.input_nano_per_mtok, long.cached_input_nano_per_mtok, long.output_nano_per_mtok)
+            }
+            _ => (self.input_nano_per_mtok, self.cached_input_nano_per_mtok, self.output_nano_per_mtok),
+        };
+        nano(
+            i128::from(fresh) * i128::from(input_price)
+                + i128::from(cached) * i128::from(cached_price)
+                + i128::from(usage.output_tokens) * i128::from(output_price),
+        )
     }
 
-    /// An upper bound for so many tokens in and out: the dearer of the two input prices.
+    /// The dearest prices, of input and of output, that a prompt of at most so many tokens can have: cached or not, long or not.
+    fn dearest(&self, input: Tokens) -> (i128, i128) {
+        let usual = (self.input_nano_per_mtok.max(self.cached_input_nano_per_mtok), self.output_nano_per_mtok);
+        let (of_input, of_output) = match self.long_context {
+            Some(long) if input > long.above_tokens => {
+                (usual.0.max(long.input_nano_per_mtok).max(long.cached_input_nano_per_mtok), usual.1.max(long.output_nano_per_mtok))
+            }
+            _ => usual,
+        };
+        (of_input.into(), of_output.into())
+    }
+
+    /// An upper bound for at most so many tokens in and out.
     ///
     /// # Errors
     /// [`MoneyError::TooLarge`].
     pub fn at_most(&self, input: Tokens, output: Tokens) -> Result<NanoUsd, MoneyError> {
-        let dearest = Self { input_nano_per_mtok: self.input_nano_per_mtok.max(self.cached_input_nano_per_mtok), ..*self };
-        dearest.cost(&Usage { input_tokens: input, output_tokens: output, ..Usage::NONE })
+        let (input_price, output_price) = self.dearest(input);
+        nano(i128::from(input) * input_price + i128::from(output) * output_price)
     }
 
     /// How many output tokens so much money buys after so much input; `None` when not even the input is covered.
     pub fn affordable_output(&self, money: NanoUsd, input: Tokens) -> Option<Tokens> {
-        let input_price = i128::from(self.input_nano_per_mtok.max(self.cached_input_nano_per_mtok));
+        let (input_price, output_price) = self.dearest(input);
         let left = i128::from(money.0) * 1_000_000 - i128::from(input) * input_price;
         if left < 0 {
             return None;
         }
-        if self.output_nano_per_mtok <= 0 {
+        if output_price <= 0 {
             return Some(Tokens::MAX);
         }
-        Some(Tokens::try_from(left / i128::from(self.output_nano_per_mtok)).unwrap_or(Tokens::MAX))
+        Some(Tokens::try_from(left / output_price).unwrap_or(Tokens::MAX))
     }
 }
 
@@ -224,54 +315,107 @@ mod tests {
         cached_input_nano_per_mtok: 75_000_000,
         output_nano_per_mtok: 600_000_000,
         holds_maximum: false,
+        long_context: None,
+        markup_basis_points: 0,
     };
 
+    /// Any price that may stand in the book, and some that may not (a long prompt that is cheaper).
+    fn prices() -> impl Strategy<Value = Price> {
+        let each = || 0_i64..100_000_000_000;
+        let long = (0_u64..300_000, each(), each(), each()).prop_map(|(above_tokens, input, cached, output)| LongContext {
+            above_tokens,
+            input_nano_per_mtok: input,
+            cached_input_nano_per_mtok: cached,
+            output_nano_per_mtok: output,
+        });
+        (each(), each(), each(), proptest::option::of(long), -10_000_i32..100_000).prop_map(
+            |(input, cached, output, long_context, markup)| Price {
+                input_nano_per_mtok: input,
+                cached_input_nano_per_mtok: cached,
+                output_nano_per_mtok: output,
+                long_context,
+                markup_basis_points: markup,
+                ..MINI
+            },
+        )
+    }
+
+    /// Usage as a provider counts it, often around the edge of a long prompt.
+    fn usages(price: &Price) -> impl Strategy<Value = Usage> + use<> {
+        let edge = price.long_context.map_or(1_000, |long| long.above_tokens);
+        let input = prop_oneof![0_u64..400_000, edge.saturating_sub(2)..=edge + 2];
+        (input, 0_u64..400_000, 0_u64..200_000).prop_map(|(input_tokens, cached, output_tokens)| Usage {
+            input_tokens,
+            cached_input_tokens: cached.min(input_tokens),
+            output_tokens,
+            ..Usage::NONE
+        })
+    }
+
     #[test]
-    fn dollars_are_read_exactly() {
-        for (text, nano) in [
-            ("50.00", 50_000_000_000),
-            ("0.1", 100_000_000),
-            ("0.000000001", 1),
-            ("0", 0),
-            ("-1.5", -1_500_000_000),
-            ("1.1000000000000", 1_100_000_000),
-            ("1e-9", 1),
-            ("5e1", 50_000_000_000),
-            ("5E+0", 5_000_000_000),
-            ("12.5e-1", 1_250_000_000),
-            ("0e999999", 0),
-            ("100e-2", 1_000_000_000),
-        ] {
-            assert_eq!(NanoUsd::from_usd_text(text), Ok(NanoUsd(nano)), "{text}");
+    fn a_long_prompt_has_its_own_prices_for_all_of_it() {
+        let long = LongContext {
+            above_tokens: 200_000,
+            input_nano_per_mtok: 300_000_000,
+            cached_input_nano_per_mtok: 150_000_000,
+            output_nano_per_mtok: 900_000_000,
+        };
+        let price = Price { long_context: Some(long), ..MINI };
+        let cost = |input_tokens, cached_input_tokens| {
+            price.cost(&Usage { input_tokens, cached_input_tokens, output_tokens: 1_000_000, ..Usage::NONE })
+        };
+        assert_eq!(cost(200_000, 0), Ok(NanoUsd(30_000_000 + 600_000_000)));
+        assert_eq!(cost(200_001, 0), Ok(NanoUsd(60_000_300 + 900_000_000)));
+        assert_eq!(cost(400_000, 400_000), Ok(NanoUsd(60_000_000 + 900_000_000)));
+        // As it is stored with a hold; one of before has neither.
+        let text = serde_json::to_string(&price).unwrap();
+        assert_eq!(serde_json::from_str::<Price>(&text).unwrap(), price);
+        assert!(text.contains(r#""longContext":{"aboveTokens":200000,"#), "{text}");
+        assert_eq!(serde_json::from_str::<Price>(&serde_json::to_string(&MINI).unwrap()).unwrap(), MINI);
+    }
+
+    #[test]
+    fn cents_read_as_people_write_them() {
+        for (cents, text) in
+            [(0, "0.00"), (5, "0.05"), (-5, "-0.05"), (123_456, "1,234.56"), (-100_000_000, "-1,000,000.00"), (99_999, "999.99")]
+        {
+            assert_eq!(cents_text(cents), text);
         }
-        for text in ["", ".", "1.", ".5", "1e", "e5", "1e1.5", "1e99999999999", "abc", "1,5", "--1", "+1", "NaN", "\"5\""] {
-            assert_eq!(NanoUsd::from_usd_text(text), Err(MoneyError::NotANumber), "{text}");
-        }
-        assert_eq!(NanoUsd::from_usd_text("0.0000000001"), Err(MoneyError::TooPrecise));
-        assert_eq!(NanoUsd::from_usd_text("1e-10"), Err(MoneyError::TooPrecise));
-        assert_eq!(NanoUsd::from_usd_text("1e999999"), Err(MoneyError::TooLarge));
-        assert_eq!(NanoUsd::from_usd_text("99999999999999999999"), Err(MoneyError::TooLarge));
-        assert_eq!(NanoUsd::from_usd_text("9007199.254740992"), Err(MoneyError::TooLarge));
+        assert_eq!(
+            (grouped(0), grouped(999), grouped(1000), grouped(1_234_567)),
+            ("0".into(), "999".into(), "1,000".into(), "1,234,567".into())
+        );
     }
 
     #[test]
-    fn a_json_number_of_dollars_never_becomes_a_float() {
-        let amount: UsdAmount = serde_json::from_str("9007199.254740991").unwrap();
-        assert_eq!(amount.0, NanoUsd(9_007_199_254_740_991));
-    }
-
-    #[test]
-    fn an_explicit_zero_costs_nothing() {
-        assert_eq!(MINI.cost(&Usage::NONE), Ok(NanoUsd::ZERO));
-    }
-
-    #[test]
-    fn cached_input_is_cheaper() {
-        let usage = Usage { input_tokens: 1_000_000, cached_input_tokens: 400_000, ..Usage::NONE };
-        assert_eq!(MINI.cost(&usage), Ok(NanoUsd(90_000_000 + 30_000_000)));
+    fn half_a_cent_is_rounded_away_from_zero_once() {
+        let of = |nanos: &[i64]| to_cents(&nanos.iter().copied().map(NanoUsd).collect::<Vec<_>>()).unwrap();
+        assert_eq!(of(&[]), (vec![], 0));
+        assert_eq!(of(&[4_999_999]), (vec![0], 0));
+        assert_eq!(of(&[5_000_000]), (vec![1], 1));
+        assert_eq!(of(&[-5_000_000]), (vec![-1], -1));
+        assert_eq!(of(&[3_333_333, 3_333_333, 3_333_334]), (vec![0, 0, 1], 1), "each by itself would be nothing");
+        assert_eq!(of(&[6_000_000, 6_000_000]), (vec![1, 0], 1), "each by itself would be a cent");
+        assert_eq!(of(&[15_000_000, -5_000_000]), (vec![2, -1], 1));
+        assert_eq!(to_cents(&[NanoUsd(MAX_NANO), NanoUsd(1)]), Err(MoneyError::TooLarge));
     }
 
     proptest! {
+        #[test]
+        fn what_is_printed_adds_up(nanos in proptest::collection::vec(prop_oneof![-20_000_000_i64..20_000_000, -1_000_000_000_000_i64..1_000_000_000_000, Just(0)], 0..40)) {
+            let lines: Vec<NanoUsd> = nanos.iter().copied().map(NanoUsd).collect();
+            let (cents, total) = to_cents(&lines).unwrap();
+            prop_assert_eq!(cents.iter().sum::<i64>(), total);
+            let exact: i64 = nanos.iter().sum();
+            // Twice the distance is at most a cent, and exactly half of one goes away from zero.
+            prop_assert!((2 * (total * CENT - exact)).abs() <= CENT);
+            prop_assert!((total * CENT - exact).abs() * 2 < CENT || total.abs() * CENT > exact.abs());
+            for (line, printed) in nanos.iter().zip(&cents) {
+                prop_assert!((printed * CENT - line).abs() < CENT, "less than a cent");
+                prop_assert!(*line != 0 || *printed == 0);
+            }
+        }
+
         #[test]
         fn text_round_trips(nano in -MAX_NANO..=MAX_NANO) {
             prop_assert_eq!(NanoUsd::from_usd_text(&NanoUsd(nano).to_usd_text()), Ok(NanoUsd(nano)));
@@ -288,9 +432,45 @@ mod tests {
         }
 
         #[test]
-        fn a_bound_is_a_bound(input in 0_u64..1_000_000, cached in 0_u64..1_000_000, output in 0_u64..1_000_000) {
-            let usage = Usage { input_tokens: input, cached_input_tokens: cached, output_tokens: output, ..Usage::NONE };
-            prop_assert!(MINI.cost(&usage).unwrap() <= MINI.at_most(input, output).unwrap());
+        fn a_bound_is_a_bound((price, usage) in prices().prop_flat_map(|price| (Just(price), usages(&price))), more in 0_u64..300_000) {
+            let bound = price.at_most(usage.input_tokens, usage.output_tokens).unwrap();
+            prop_assert!(price.cost(&usage).unwrap() <= bound);
+            // And of any larger hold, whatever tier it reaches.
+            prop_assert!(bound <= price.at_most(usage.input_tokens + more, usage.output_tokens).unwrap());
+            prop_assert!(bound <= price.at_most(usage.input_tokens, usage.output_tokens + more).unwrap());
+        }
+
+        #[test]
+        fn what_a_hold_can_pay_is_paid_for_in_every_tier((price, usage) in prices().prop_flat_map(|price| (Just(price), usages(&price))), money in 0_i64..100_000_000_000) {
+            if let Some(output) = price.affordable_output(NanoUsd(money), usage.input_tokens) {
+                let most = Usage { output_tokens: usage.output_tokens.min(output), ..usage };
+                prop_assert!(price.cost(&most).unwrap() <= NanoUsd(money));
+            } else {
+                prop_assert!(price.at_most(usage.input_tokens, 0).unwrap() > NanoUsd(money));
+            }
+        }
+
+        #[test]
+        fn more_costs_no_less_within_a_tier((price, usage) in prices().prop_flat_map(|price| (Just(price), usages(&price)))) {
+            let cost = price.cost(&usage).unwrap();
+            let more = |input, output| price.cost(&Usage { input_tokens: usage.input_tokens + input, output_tokens: usage.output_tokens + output, ..usage }).unwrap();
+            prop_assert!(cost <= more(0, 1));
+            let tier = |tokens: Tokens| price.long_context.is_some_and(|long| tokens > long.above_tokens);
+            if tier(usage.input_tokens) == tier(usage.input_tokens + 1) {
+                prop_assert!(cost <= more(1, 0));
+            }
+        }
+
+        #[test]
+        fn a_cost_is_the_exact_amount_rounded_up((price, usage) in prices().prop_flat_map(|price| (Just(price), usages(&price)))) {
+            let of = |tokens: Tokens, price: i64| i128::from(tokens) * i128::from(price);
+            let (i, c, o) = match price.long_context {
+                Some(l) if usage.input_tokens > l.above_tokens => (l.input_nano_per_mtok, l.cached_input_nano_per_mtok, l.output_nano_per_mtok),
+                _ => (price.input_nano_per_mtok, price.cached_input_nano_per_mtok, price.output_nano_per_mtok),
+            };
+            let exact = of(usage.input_tokens - usage.cached_input_tokens, i) + of(usage.cached_input_tokens, c) + of(usage.output_tokens, o);
+            let cost = i128::from(price.cost(&usage).unwrap().0) * 1_000_000;
+            prop_assert!(cost >= exact && cost < exact + 1_000_000);
         }
     }
 }

@@ -71,6 +71,12 @@ impl Month {
         next.starts_at()
     }
 
+    /// The month before.
+    #[must_use]
+    pub fn previous(self) -> Self {
+        self.starts_at().plus_millis(-1).month()
+    }
+
     /// The first moment of this month.
     pub fn starts_at(self) -> Timestamp {
         let midnight = NaiveDate::from_ymd_opt(self.year, self.month, 1).and_then(|day| day.and_hms_opt(0, 0, 0));
@@ -110,6 +116,40 @@ impl<'de> Deserialize<'de> for Month {
     }
 }
 
+/// A date, of whose day is for the context to say. On the wire `2026-11-30`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Day(NaiveDate);
+
+impl std::fmt::Display for Day {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:04}-{:02}-{:02}", self.0.year(), self.0.month(), self.0.day())
+    }
+}
+
+impl std::str::FromStr for Day {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const RULE: &str = "a date is YYYY-MM-DD, such as 2026-11-30";
+        let is_of_digits = text.bytes().enumerate().all(|(i, b)| if i == 4 || i == 7 { b == b'-' } else { b.is_ascii_digit() });
+        if text.len() != 10 || !is_of_digits {
+            return Err(RULE);
+        }
+        let number = |part: &str| part.parse::<u32>().map_err(|_| RULE);
+        let year = i32::try_from(number(&text[..4])?).map_err(|_| RULE)?;
+        NaiveDate::from_ymd_opt(year, number(&text[5..7])?, number(&text[8..])?)
+            .filter(|_| (1970..=9998).contains(&year))
+            .map(Self)
+            .ok_or(RULE)
+    }
+}
+
+impl Serialize for Day {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,7 +160,18 @@ mod tests {
         assert_eq!(last.month().to_string(), "2026-12");
         assert_eq!(last.month().resets_at(), last.plus_millis(1));
         assert_eq!(last.plus_millis(1).month().to_string(), "2027-01");
+        assert_eq!(last.plus_millis(1).month().previous(), last.month());
         assert_eq!(last.plus_millis(1).to_string(), "2027-01-01T00:00:00.000Z");
+    }
+
+    #[test]
+    fn a_date_is_checked() {
+        assert_eq!("2028-02-29".parse::<Day>().unwrap().to_string(), "2028-02-29");
+        for bad in
+            ["2027-02-29", "2026-13-01", "2026-1-1", "2026-11-3", "2026-11-300", "", "2026/11/30", "+026-11-01", "1969-12-31", "2026-11-3é"]
+        {
+            assert!(bad.parse::<Day>().is_err(), "{bad}");
+        }
     }
 
     #[test]

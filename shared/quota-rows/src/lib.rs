@@ -291,17 +291,17 @@ impl<'a, D: Database> RowsCounter<'a, D> {
     }
 
     async fn finish(&self, record: &Record, now: Timestamp) -> Result<Answer, StoreError> {
-        let quota = match self.settle(record, now, false).await? {
+        let (quota, receipt) = match self.settle(record, now, false).await? {
             Saved::Alive => return Ok(Answer::NotRunning),
-            Saved::Finished { quota } => quota,
+            Saved::Finished { quota, receipt } => (quota, receipt),
             // Those of now, of the turn's agent. That it is saved does not depend on them.
-            Saved::Late => {
+            Saved::Late { receipt } => {
                 let read = self.read_status(now).await.ok().flatten();
                 let own = read.map(|StatusNow { status, standings }| view(&status.of(&record.agent_id), &standings, None));
-                own.unwrap_or_default()
+                (own.unwrap_or_default(), receipt)
             }
         };
-        Ok(Answer::Finished(Finished { saved: true, quota }))
+        Ok(Answer::Finished(Finished { saved: true, quota, receipt }))
     }
 
     async fn settle(&self, record: &Record, now: Timestamp, only_expired: bool) -> Result<Saved, StoreError> {

@@ -172,9 +172,14 @@ pub(crate) struct Finish<'a> {
 pub(crate) enum Saved {
     Finished {
         quota: QuotaView,
+        #[serde(default)]
+        receipt: Option<String>,
     },
     /// It had no hold any more.
-    Late,
+    Late {
+        #[serde(default)]
+        receipt: Option<String>,
+    },
     /// It was to be ended as expired and is not.
     Alive,
 }

@@ -161,6 +161,7 @@ impl Context {
             price_version: self.price.version,
             usage: Usage { source: UsageSource::Estimated, ..Usage::NONE },
             cost_nano_usd: NanoUsd::ZERO,
+            markup_basis_points: self.price.markup_basis_points,
             idempotency_key,
             request_hash,
             error_code: Some("expired".into()),

@@ -5,6 +5,7 @@ use crate::guest::{Guest, Visit};
 use crate::hold::Hold;
 use crate::view::QuotaView;
 use crate::window::{Amount, Scope};
+use astra_kernel::money::is_zero;
 use astra_kernel::{AgentId, MoneyError, NanoUsd, Price, SessionId, Timestamp, Tokens, TurnId, Usage, UsageSource, WorkspaceId};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -255,6 +256,9 @@ pub struct Record {
     pub usage: Usage,
     /// What it costs.
     pub cost_nano_usd: NanoUsd,
+    /// The mark-up that its price came with: the database charges by it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub markup_basis_points: i32,
     /// The caller's key, if any.
     pub idempotency_key: Option<String>,
     /// A hash of what the caller sent.
@@ -411,6 +415,9 @@ pub struct Finished {
     pub saved: bool,
     /// What is used and left.
     pub quota: QuotaView,
+    /// What the turn's receipt says, as the database wrote it. None while it is not saved, and of another workspace's turn, whose receipt is this one's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receipt: Option<String>,
 }
 
 /// A limit that is reached.

@@ -62,6 +62,23 @@ pub struct Verified {
     pub broken_at: Option<u64>,
 }
 
+/// The same as the database says it.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct VerifiedAnswer {
+    outcome: String,
+    entries: u64,
+    broken_at: Option<u64>,
+}
+
+impl Verified {
+    /// None when there is nothing to verify.
+    pub(crate) fn found(answer: VerifiedAnswer) -> Option<Self> {
+        let VerifiedAnswer { outcome, entries, broken_at } = answer;
+        (outcome == "ok").then_some(Self { entries, broken_at })
+    }
+}
+
 #[derive(Serialize)]
 struct Add<'a, T> {
     action: &'static str,
@@ -110,14 +127,6 @@ impl<D: Database> Tenant<'_, D> {
     /// # Errors
     /// [`StoreError`].
     pub async fn verify_audit(&self) -> Result<Option<Verified>, StoreError> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Answer {
-            outcome: String,
-            entries: u64,
-            broken_at: Option<u64>,
-        }
-        let Answer { outcome, entries, broken_at } = self.call(tenant_statement!("audit_verify"), &Nothing {}).await?;
-        Ok((outcome == "ok").then_some(Verified { entries, broken_at }))
+        self.call(tenant_statement!("audit_verify"), &Nothing {}).await.map(Verified::found)
     }
 }

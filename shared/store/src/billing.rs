@@ -1,7 +1,7 @@
 //! What was used, what it cost, and the price book.
 
 use crate::{Database, Nothing, Operator, Outcome, Page, PageArg, StoreError, Tenant, operator_statement, parse, tenant_statement};
-use astra_kernel::{Month, NanoUsd, Timestamp, WorkspaceId};
+use astra_kernel::{LongContext, Month, NanoUsd, Timestamp, WorkspaceId};
 use serde::{Deserialize, Serialize};
 
 /// One workspace's line of the month, as the guide's SQL gives it.
@@ -14,10 +14,24 @@ pub struct CostRow {
     pub display_name: String,
     /// What it cost.
     pub total_cost_nano_usd: NanoUsd,
+    /// What the workspace is charged for it.
+    pub total_charge_nano_usd: NanoUsd,
     /// Input and output tokens.
     pub total_tokens: i64,
     /// Distinct sessions.
     pub sessions: i64,
+}
+
+/// A page of them.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Costs {
+    /// The lines.
+    pub data: Vec<CostRow>,
+    /// What `after` is for the next page.
+    pub next: Option<String>,
+    /// How many entries of the ledger were counted one by one, because they are not rolled up yet.
+    pub not_rolled_up: i64,
 }
 
 /// A workspace's month. The amounts are in nano-dollars, from the same rows as the guide's SQL.
@@ -38,12 +52,18 @@ pub struct MonthUsage {
     pub output_tokens: i64,
     /// Those of them that were not shown.
     pub reasoning_tokens: i64,
+    /// Those of the input that were embedded.
+    pub embedding_tokens: i64,
     /// Distinct sessions.
     pub sessions: i64,
     /// Turns.
     pub turns: i64,
     /// What it cost.
     pub total_cost_nano_usd: NanoUsd,
+    /// What the workspace is charged for it.
+    pub total_charge_nano_usd: NanoUsd,
+    /// How many entries of the ledger were counted one by one, because they are not rolled up yet.
+    pub not_rolled_up: i64,
     /// By agent, dearest first.
     pub by_agent: Vec<AgentUsage>,
     /// By model, dearest first.
@@ -68,6 +88,8 @@ pub struct AgentUsage {
     pub output_tokens: i64,
     /// What they cost.
     pub total_cost_nano_usd: NanoUsd,
+    /// What the workspace is charged for them.
+    pub total_charge_nano_usd: NanoUsd,
 }
 
 /// One model's part of a month.
@@ -88,6 +110,8 @@ pub struct ModelUsage {
     pub output_tokens: i64,
     /// What they cost.
     pub total_cost_nano_usd: NanoUsd,
+    /// What the workspace is charged for them.
+    pub total_charge_nano_usd: NanoUsd,
 }
 
 /// A price from a moment on, nano-dollars per million tokens.
@@ -106,6 +130,10 @@ pub struct NewPrice {
     pub output_nano_per_mtok: NanoUsd,
     /// The model bills tokens that it does not stream.
     pub holds_maximum: bool,
+    /// The prices of a prompt that is long, where they are others.
+    pub long_context: Option<LongContext>,
+    /// Where the price is from.
+    pub source: Option<String>,
     /// From when it is used.
     pub valid_from: Timestamp,
 }
@@ -128,6 +156,10 @@ pub struct PriceRow {
     pub output_nano_per_mtok: NanoUsd,
     /// The model bills tokens that it does not stream.
     pub holds_maximum: bool,
+    /// The prices of a prompt that is long, where they are others.
+    pub long_context: Option<LongContext>,
+    /// Where the price is from.
+    pub source: Option<String>,
     /// From when it is used.
     pub valid_from: Timestamp,
 }
@@ -156,7 +188,7 @@ impl<D: Database> Operator<'_, D> {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn costs(&self, month: Month, after: Option<&str>, limit: u32) -> Result<Page<CostRow>, StoreError> {
+    pub async fn costs(&self, month: Month, after: Option<&str>, limit: u32) -> Result<Costs, StoreError> {
         #[derive(Serialize)]
         struct Arg<'a> {
             month: Month,
@@ -189,9 +221,13 @@ impl<D: Database> Operator<'_, D> {
 
 /// Whether a text has the form of a cursor of [`Operator::costs`]: nano-dollars, a colon, a workspace.
 pub fn is_costs_cursor(text: &str) -> bool {
-    text.split_once(':').is_some_and(|(nano, id)| {
-        (1..=18).contains(&nano.len()) && nano.bytes().all(|b| b.is_ascii_digit()) && WorkspaceId::try_from(id.to_owned()).is_ok()
-    })
+    text.split_once(':').is_some_and(|(nano, id)| is_amount(nano) && WorkspaceId::try_from(id.to_owned()).is_ok())
+}
+
+/// At most 18 digits, a minus before them or not: what fits into 64 bits.
+pub(crate) fn is_amount(text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    (1..=18).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit())
 }
 
 #[cfg(test)]
@@ -200,8 +236,8 @@ mod tests {
 
     #[test]
     fn cursors_are_told_from_other_texts() {
-        assert!(is_costs_cursor("0:a") && is_costs_cursor("999999999999999999:customer-acme"));
-        for text in ["", ":", "1:", ":a", "1:A", "-1:a", "1.5:a", "1000000000000000000:a", "1:a\0", "a:1", "1:a:b"] {
+        assert!(is_costs_cursor("0:a") && is_costs_cursor("-1:a") && is_costs_cursor("999999999999999999:customer-acme"));
+        for text in ["", ":", "1:", ":a", "1:A", "--1:a", "1.5:a", "1000000000000000000:a", "1:a\0", "a:1", "1:a:b"] {
             assert!(!is_costs_cursor(text), "{text}");
         }
     }

@@ -1,7 +1,7 @@
 //! Documents: versions by slug, and the pieces that are searched.
 
 use crate::jobs::Lease;
-use crate::memory::Put;
+use crate::memory::{Embedder, Put};
 use crate::{Database, Listed, Page, StoreError, Tenant, tenant_statement};
 use astra_kernel::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -105,6 +105,10 @@ pub struct Body {
     pub body: String,
     /// How many pieces are there already: the first ones.
     pub chunks: usize,
+    /// Who sent it.
+    pub created_by: String,
+    /// What embeds its pieces.
+    pub embedder: Embedder,
 }
 
 /// A piece to keep.
@@ -135,10 +139,21 @@ pub struct NewChunks<'a> {
     pub total: usize,
     /// The pieces.
     pub chunks: &'a [NewChunk<'a>],
+    /// For which of the workspace's embedders they were embedded; none: by the local one.
+    pub generation: Option<i32>,
     /// The lease's new end.
     pub leased_until: Timestamp,
     /// The host's clock.
     pub now: Timestamp,
+}
+
+/// A piece's text.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Piece<'a> {
+    /// Headings above it.
+    pub heading: &'a str,
+    /// The text.
+    pub content: &'a str,
 }
 
 /// What became of a step of a job.
@@ -151,6 +166,8 @@ pub enum Step {
     Done,
     /// Somebody else has the job: nothing was done.
     Lost,
+    /// The workspace has another embedder by now: nothing was done.
+    Stale,
 }
 
 impl<D: Database> Tenant<'_, D> {
@@ -206,6 +223,23 @@ impl<D: Database> Tenant<'_, D> {
             document_id: Uuid,
         }
         self.found(tenant_statement!("document_read"), &Which { lease, document_id }).await
+    }
+
+    /// Vectors of pieces that the embedder of this generation has embedded before: for each its own, in pgvector's text form, or none.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn known_vectors(&self, generation: Option<i32>, pieces: &[Piece<'_>]) -> Result<Vec<Option<String>>, StoreError> {
+        #[derive(Serialize)]
+        struct Which<'a> {
+            generation: Option<i32>,
+            pieces: &'a [Piece<'a>],
+        }
+        #[derive(Deserialize)]
+        struct Answer {
+            known: Vec<Option<String>>,
+        }
+        self.call(tenant_statement!("pieces_known"), &Which { generation, pieces }).await.map(|Answer { known }| known)
     }
 
     /// Keeps pieces of a document. With the last of them it is searched.

@@ -1,5 +1,6 @@
 //! What a job needs that makes memories of a conversation, and what it leaves.
 
+use crate::documents::Step;
 use crate::jobs::Lease;
 use crate::{Database, Outcome, StoreError, Tenant, parse, tenant_statement};
 use astra_kernel::{Access, AgentId, SessionId, Timestamp};
@@ -152,6 +153,8 @@ pub struct Extraction<'a> {
     pub known: &'a [Uuid],
     /// What is new.
     pub memories: &'a [Kept<'a>],
+    /// For which of the workspace's embedders it was embedded; none: by the local one.
+    pub generation: Option<i32>,
 }
 
 impl<D: Database> Tenant<'_, D> {
@@ -189,12 +192,15 @@ impl<D: Database> Tenant<'_, D> {
         self.call(tenant_statement!("extract_near"), &Argument { subject, wanted, limit }).await.map(|Answer { data }| data)
     }
 
-    /// Keeps what was extracted and ends the job, in one transaction. False when somebody else has it, or the conversation is gone.
+    /// Keeps what was extracted and ends the job, in one transaction. Lost when somebody else has it, or the conversation is gone.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn store_extraction(&self, extraction: &Extraction<'_>) -> Result<bool, StoreError> {
-        let Outcome { outcome } = self.call(tenant_statement!("extract_store"), extraction).await?;
-        Ok(outcome == "ok")
+    pub async fn store_extraction(&self, extraction: &Extraction<'_>) -> Result<Step, StoreError> {
+        #[derive(Deserialize)]
+        struct Answer {
+            outcome: Step,
+        }
+        self.call(tenant_statement!("extract_store"), extraction).await.map(|Answer { outcome }| outcome)
     }
 }

@@ -1,5 +1,6 @@
 //! Jobs: what is done without anybody waiting for it. At-least-once in, exactly-once in effect.
 
+use crate::documents::Step;
 use crate::{Database, Listed, Operator, Outcome, Page, StoreError, Tenant, operator_statement, tenant_statement};
 use astra_kernel::{Timestamp, WorkspaceId};
 use serde::{Deserialize, Serialize};
@@ -39,6 +40,15 @@ pub enum Work {
     },
     /// What was said in a conversation becomes memories.
     Extract {},
+    /// The vectors of a table that has become large are indexed.
+    Index {
+        /// Which: `memories` or `chunks`.
+        table: String,
+    },
+    /// All is embedded once more, by the embedder to come.
+    Reembed {},
+    /// What has changed is brought to the index of words.
+    Words {},
 }
 
 /// How jobs are taken.
@@ -117,6 +127,24 @@ impl<D: Database> Tenant<'_, D> {
             job: Option<Job>,
         }
         self.call(tenant_statement!("job_take"), &taking).await.map(|Answer { job }| job)
+    }
+
+    /// Has the vectors of a table indexed, and with that the job is done.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn build_index(&self, lease: Lease, table: &str) -> Result<Step, StoreError> {
+        #[derive(Serialize)]
+        struct Which<'a> {
+            #[serde(flatten)]
+            lease: Lease,
+            table: &'a str,
+        }
+        #[derive(Deserialize)]
+        struct Answer {
+            outcome: Step,
+        }
+        self.call(tenant_statement!("index_build"), &Which { lease, table }).await.map(|Answer { outcome }| outcome)
     }
 
     /// A try that failed: it is tried again at that time, or never. False when somebody else has the job.

@@ -2,11 +2,55 @@
 //!
 //! What belongs to one member is for that member alone: all calls name who asks.
 
+use crate::documents::Step;
+use crate::jobs::Lease;
 use crate::{Database, Listed, Outcome, Page, StoreError, Tenant, parse, tenant_statement};
 use astra_kernel::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
+
+/// Whose embeddings a workspace's memory is of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Embedder {
+    /// `local`, or a provider of models.
+    pub provider: String,
+    /// The provider's model; none: local.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// How many numbers a vector has.
+    pub dimensions: usize,
+    /// Another base URL than the provider's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// The how manieth embedder of the workspace it is.
+    #[serde(default, skip_serializing)]
+    pub generation: i32,
+}
+
+/// How entries lose by age.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Fading {
+    /// By how much at most, 0 to 1.
+    pub weight: f64,
+    /// After how many days by half of that.
+    pub half_life_days: f64,
+}
+
+/// How a workspace's memory is set.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct MemorySettings {
+    /// The embedder in force.
+    pub embedder: Embedder,
+    /// The one that is to take its place.
+    pub next: Option<Embedder>,
+    /// How entries lose by age; none: they do not.
+    pub fade: Option<Fading>,
+    /// How many are to be embedded before it does.
+    pub left: i64,
+}
 
 /// A memory to write.
 #[derive(Debug, Serialize)]
@@ -20,6 +64,8 @@ pub struct NewMemory<'a> {
     pub content: &'a str,
     /// Its embedding, in pgvector's text form.
     pub embedding: &'a str,
+    /// For which of the workspace's embedders it was made; none: by the local one.
+    pub generation: Option<i32>,
     /// Of its content: the same, for the same people, is stored once.
     pub hash: &'a str,
     /// Whose own it is; none: the whole workspace's.
@@ -57,6 +103,15 @@ pub enum Put<T> {
     Created(T),
     /// The same was there.
     Known(T),
+}
+
+/// What became of a memory that was to be written.
+#[derive(Debug, Clone)]
+pub enum Written {
+    /// It is there.
+    Kept(Put<Memory>),
+    /// Its embedding is of another embedder than this, which is the workspace's: nothing was written.
+    Stale(Embedder),
 }
 
 /// Which memories.
@@ -116,6 +171,8 @@ pub struct Search<'a> {
     pub what: &'a [Source],
     /// The query's embedding, in pgvector's text form.
     pub embedding: &'a str,
+    /// For which of the workspace's embedders it was made; none: by the local one.
+    pub generation: Option<i32>,
     /// The query.
     pub query: &'a str,
     /// How many each leg gives at most.
@@ -131,6 +188,12 @@ pub struct Recalled {
     pub vector: Vec<Uuid>,
     /// By words.
     pub keyword: Vec<Uuid>,
+    /// The workspace's embedder, when the query's embedding is of another: nothing was found by it.
+    #[serde(default)]
+    pub embedder: Option<Embedder>,
+    /// How entries lose by age.
+    #[serde(default)]
+    pub fade: Option<Fading>,
 }
 
 /// An entry that was found: a memory, or a piece of a document.
@@ -196,19 +259,139 @@ pub struct JobCounts {
     pub oldest: Option<Timestamp>,
 }
 
+/// Texts that are to be embedded once more.
+#[derive(Debug, Clone, Deserialize)]
+pub struct ToEmbed {
+    /// By what.
+    pub embedder: Embedder,
+    /// Which.
+    pub rows: Vec<Text>,
+}
+
+/// A text that is to be embedded once more.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Text {
+    /// `memories` or `chunks`.
+    pub table: String,
+    /// Its id.
+    pub id: Uuid,
+    /// The text.
+    pub text: String,
+}
+
+/// A text's vector by the embedder to come.
+#[derive(Debug, Serialize)]
+pub struct Embedded<'a> {
+    /// `memories` or `chunks`.
+    pub table: &'a str,
+    /// Its id.
+    pub id: Uuid,
+    /// In pgvector's text form.
+    pub embedding: &'a str,
+}
+
 impl<D: Database> Tenant<'_, D> {
     /// Writes a memory; `None` when the workspace does not exist.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn write_memory(&self, memory: &NewMemory<'_>) -> Result<Option<Put<Memory>>, StoreError> {
+    pub async fn write_memory(&self, memory: &NewMemory<'_>) -> Result<Option<Written>, StoreError> {
         #[derive(Deserialize)]
         struct Answer {
             outcome: String,
             memory: Option<Memory>,
+            embedder: Option<Embedder>,
         }
-        let Answer { outcome, memory } = self.call(tenant_statement!("memory_write"), memory).await?;
-        Ok(memory.map(|memory| if outcome == "created" { Put::Created(memory) } else { Put::Known(memory) }))
+        let Answer { outcome, memory, embedder } = self.call(tenant_statement!("memory_write"), memory).await?;
+        let kept = memory.map(|memory| Written::Kept(if outcome == "created" { Put::Created(memory) } else { Put::Known(memory) }));
+        Ok(kept.or(embedder.map(Written::Stale)))
+    }
+
+    /// How the memory is set; `None` when the workspace does not exist.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn memory_settings(&self) -> Result<Option<MemorySettings>, StoreError> {
+        self.found(tenant_statement!("memory_settings_get"), &crate::Nothing {}).await
+    }
+
+    /// How entries lose by age from now on. False when the workspace does not exist.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn set_fading(&self, fade: Option<Fading>, now: Timestamp) -> Result<bool, StoreError> {
+        #[derive(Serialize)]
+        struct Set {
+            fade: Option<Fading>,
+            now: Timestamp,
+        }
+        let Outcome { outcome } = self.call(tenant_statement!("memory_fade_set"), &Set { fade, now }).await?;
+        Ok(outcome == "ok")
+    }
+
+    /// Has all embedded once more by another embedder, in a job of this id. False when the workspace does not exist.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn set_embedder(&self, embedder: &Embedder, job_id: Uuid, now: Timestamp) -> Result<bool, StoreError> {
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Set<'a> {
+            embedder: &'a Embedder,
+            job_id: Uuid,
+            now: Timestamp,
+        }
+        let Outcome { outcome } = self.call(tenant_statement!("embedder_set"), &Set { embedder, job_id, now }).await?;
+        Ok(outcome == "ok")
+    }
+
+    /// Texts that are to be embedded once more, and by what; `None` when somebody else has the job.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn read_to_embed(&self, lease: Lease, limit: usize) -> Result<Option<ToEmbed>, StoreError> {
+        #[derive(Serialize)]
+        struct Which {
+            #[serde(flatten)]
+            lease: Lease,
+            limit: usize,
+        }
+        self.found(tenant_statement!("reembed_read"), &Which { lease, limit }).await
+    }
+
+    /// Keeps vectors of the embedder to come. False when somebody else has the job.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn keep_embedded(&self, lease: Lease, rows: &[Embedded<'_>], leased_until: Timestamp) -> Result<bool, StoreError> {
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Kept<'a> {
+            #[serde(flatten)]
+            lease: Lease,
+            rows: &'a [Embedded<'a>],
+            leased_until: Timestamp,
+        }
+        let Outcome { outcome } = self.call(tenant_statement!("reembed_write"), &Kept { lease, rows, leased_until }).await?;
+        Ok(outcome == "ok")
+    }
+
+    /// Has the embedder to come take the other's place, if nothing is left to embed.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn switch_embedder(&self, lease: Lease, now: Timestamp) -> Result<Step, StoreError> {
+        #[derive(Serialize)]
+        struct Switch {
+            #[serde(flatten)]
+            lease: Lease,
+            now: Timestamp,
+        }
+        #[derive(Deserialize)]
+        struct Answer {
+            outcome: Step,
+        }
+        self.call(tenant_statement!("reembed_switch"), &Switch { lease, now }).await.map(|Answer { outcome }| outcome)
     }
 
     /// Memories of the workspace and of who asks, in the order that they were made; `None` when the workspace does not exist.

@@ -56,7 +56,7 @@ impl<D: Database> Operator<'_, D> {
         if outcome == "ok" { parse(STATEMENT, &answer).map(Some) } else { Ok(None) }
     }
 
-    /// Sets a plan's settings.
+    /// Sets a plan's settings. A mark-up that is not said stays as it is.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -94,6 +94,8 @@ impl<D: Database> Operator<'_, D> {
 pub struct NewPlanSettings<'a> {
     /// Whether a budget that is not used up is carried over into the next month.
     pub carry_over: bool,
+    /// What its workspaces are charged more than what it costs, in hundredths of a percent; none: as it is.
+    pub markup_basis_points: Option<i32>,
     /// How conversations become memories: `off`, `rules` or `model`; none: as the deployment does.
     pub extraction: Option<&'a str>,
     /// By which model; none: the agent's.
@@ -106,6 +108,8 @@ pub struct NewPlanSettings<'a> {
 pub struct PlanSettings {
     /// Whether a budget that is not used up is carried over into the next month.
     pub carry_over: bool,
+    /// What its workspaces are charged more than what it costs, in hundredths of a percent.
+    pub markup_basis_points: i32,
     /// The template's version, when there is one.
     pub template_version: Option<i32>,
     /// How conversations become memories; none: as the deployment does.

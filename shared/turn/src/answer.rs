@@ -41,6 +41,13 @@ pub struct TurnAnswer {
     pub quota: QuotaView,
     /// The documents that the model was shown.
     pub citations: Vec<Citation>,
+    /// What it is charged and its place in the ledger, signed: a compact JWS by a key of `/.well-known/jwks.json`. Absent where another workspace pays, and while the database is away:
+    /// `GET /workspaces/{workspaceId}/receipts` has it then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub receipt: Option<String>,
+    /// The searches of the memory that were left out: `vector`, where the message could not be embedded as the memory is. Then only its words were looked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
 }
 
 /// The same as it is stored, without what follows from the rest.
@@ -71,12 +78,26 @@ pub struct StoredAnswer {
     /// The documents that the model was shown.
     #[serde(default)]
     pub citations: Vec<Citation>,
+    /// The searches that were left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
 }
 
 impl From<StoredAnswer> for TurnAnswer {
     fn from(stored: StoredAnswer) -> Self {
-        let StoredAnswer { turn_id, session_id, agent_id, content, finish_reason, usage, cost_nano_usd, paid_by, quota, citations } =
-            stored;
+        let StoredAnswer {
+            turn_id,
+            session_id,
+            agent_id,
+            content,
+            finish_reason,
+            usage,
+            cost_nano_usd,
+            paid_by,
+            quota,
+            citations,
+            left_out,
+        } = stored;
         Self {
             turn_id,
             session_id,
@@ -89,6 +110,8 @@ impl From<StoredAnswer> for TurnAnswer {
             paid_by,
             quota,
             citations,
+            receipt: None,
+            left_out,
         }
     }
 }

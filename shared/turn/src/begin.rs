@@ -92,7 +92,7 @@ pub async fn begin<H: TurnHost>(call: &Call<H>, workspace: &WorkspaceId, ask: Tu
         let (answer, referral) = ask_who_pays(host, workspace, &words).await?;
         match answer {
             Answer::Begun(held) => break (held, referral),
-            Answer::Denied(denial) if !asks_again(&denial) => return denied(denial.get(), referral.is_some()),
+            Answer::Denied(denial) if !asks_again(&denial) => return denied(host, denial.get(), referral.is_some()).await,
             Answer::Refused(refusal) => return Err(if referral.is_some() { refused_there(&refusal) } else { refused(&refusal) }.into()),
             Answer::Running(_) | Answer::Denied(_) if host.now().0 - started.0 < settings.deadline_millis => host.sleep(RUNNING_WAIT).await,
             Answer::Running(_) | Answer::Denied(_) => {
@@ -210,12 +210,12 @@ async fn grow<H: TurnHost>(host: &H, counter: &WorkspaceId, turn_id: TurnId, inp
 }
 
 /// Why it may not begin. `elsewhere`: the granter's counter says so, which pays.
-fn denied<H: TurnHost>(document: &str, elsewhere: bool) -> Result<Begun<H>, Failure> {
-    let Denial { outcome, model, replay, replay_turn } =
+async fn denied<H: TurnHost>(host: &H, document: &str, elsewhere: bool) -> Result<Begun<H>, Failure> {
+    let Denial { outcome, model, replay, receipt, replay_turn } =
         astra_kernel::json::from_str(document).map_err(|e| Failure::internal(format!("turn_begin's document: {e}")))?;
     let named = |key: &str| model.as_ref().and_then(|m| m.get(key)).and_then(|v| v.as_str()).unwrap_or("?").to_owned();
     let problem = match outcome.as_str() {
-        "replay" => return replayed(replay, replay_turn.and_then(|t| t.error_code)),
+        "replay" => return replayed(host, replay, receipt, replay_turn.and_then(|t| t.error_code)).await,
         "key_reused" => key_reused(),
         // The same whether the agent, or the workspace, exists or not.
         "agent_denied" | "workspace_unknown" | "workspace_inactive" => {
@@ -253,8 +253,10 @@ fn denied<H: TurnHost>(document: &str, elsewhere: bool) -> Result<Begun<H>, Fail
     Err(problem.into())
 }
 
-fn replayed<H: TurnHost>(
+async fn replayed<H: TurnHost>(
+    host: &H,
     replay: Option<serde_json::Map<String, serde_json::Value>>,
+    receipt: Option<String>,
     error_code: Option<String>,
 ) -> Result<Begun<H>, Failure> {
     if let Some(error) = error_code {
@@ -264,7 +266,8 @@ fn replayed<H: TurnHost>(
         return Err(Problem::new(code, detail).into());
     }
     let stored: Result<StoredAnswer, _> = serde_json::from_value(replay.unwrap_or_default().into());
-    stored.map(|answer| Begun::Replay(Box::new(answer.into()))).map_err(|e| Failure::internal(format!("a stored answer: {e}")))
+    let answer = stored.map_err(|e| Failure::internal(format!("a stored answer: {e}")))?;
+    Ok(Begun::Replay(Box::new(finish::signed(host, answer, receipt).await?)))
 }
 
 fn key_reused() -> Problem {

@@ -31,6 +31,9 @@ pub struct Context {
     /// What memory gave, best first.
     #[serde(default)]
     pub memories: Vec<Memory>,
+    /// The searches of it that were left out: `vector`, where the message could not be embedded as the memory is.
+    #[serde(default)]
+    pub left_out: Vec<String>,
     /// What who asks is in their workspace; none: the operator.
     pub access: Option<Access>,
 }
@@ -138,6 +141,9 @@ pub struct Referral {
     /// What memory gave, best first.
     #[serde(default)]
     pub memories: Vec<Memory>,
+    /// The searches of it that were left out: `vector`, where the message could not be embedded as the memory is.
+    #[serde(default)]
+    pub left_out: Vec<String>,
     /// What who asks is in their workspace; none: the operator.
     pub access: Option<Access>,
 }
@@ -156,9 +162,9 @@ impl Referral {
 
     /// The granter's document, with what is the receiver's.
     pub fn complete(self, context: Context) -> Context {
-        let Self { agent_id, session_id, new_session, history, memories, access, .. } = self;
+        let Self { agent_id, session_id, new_session, history, memories, left_out, access, .. } = self;
         let agent = Agent { id: agent_id, ..context.agent };
-        Context { agent, session_id, new_session, history, memories, access, ..context }
+        Context { agent, session_id, new_session, history, memories, left_out, access, ..context }
     }
 }
 
@@ -172,6 +178,9 @@ pub struct Denial {
     pub model: Option<Map<String, Value>>,
     /// For `replay`: the stored answer with its text.
     pub replay: Option<Map<String, Value>>,
+    /// For `replay`: what its receipt says.
+    #[serde(default)]
+    pub receipt: Option<String>,
     /// For `replay`: how that turn ended.
     pub replay_turn: Option<ReplayTurn>,
 }

@@ -4,9 +4,9 @@ use crate::TurnAsk;
 use crate::answer::{StoredAnswer, TurnAnswer};
 use crate::context::Context;
 use crate::prompt;
-use astra_host::Failure;
 use astra_host::settle::settle;
 use astra_host::stream::TurnHost;
+use astra_host::{Failure, receipts};
 use astra_kernel::{AgentId, Code, NanoUsd, Price, Problem, SessionId, Timestamp, TurnId, Usage, UsageSource, WorkspaceId};
 use astra_memory::Citation;
 use astra_quota::Guest;
@@ -30,6 +30,7 @@ pub struct Opening {
     model: String,
     price: Price,
     citations: Vec<Citation>,
+    left_out: Vec<String>,
     started_at: Timestamp,
 }
 
@@ -64,6 +65,7 @@ impl Opening {
             model: context.model.model_id.clone(),
             price: context.price,
             citations: prompt::shown(context).filter_map(|memory| memory.citation.clone()).collect(),
+            left_out: context.left_out.clone(),
             started_at,
         }
     }
@@ -104,7 +106,8 @@ impl End {
 /// by itself, charged with what was last reported.
 pub async fn finish<H: TurnHost>(host: &H, opening: Opening, end: End) -> Result<TurnAnswer, Failure> {
     let counter = opening.counter().clone();
-    let Opening { workspace: _, turn_id, session_id, ask, payer, new_session, provider, model, price, citations, started_at } = opening;
+    let Opening { workspace: _, turn_id, session_id, ask, payer, new_session, provider, model, price, citations, left_out, started_at } =
+        opening;
     let End { status, finish_reason, content, usage, error } = end;
     let cost: NanoUsd = price.cost(&usage).map_err(|e| Failure::internal(format!("the cost of a turn: {e}")))?;
     let stored = StoredAnswer {
@@ -118,6 +121,7 @@ pub async fn finish<H: TurnHost>(host: &H, opening: Opening, end: End) -> Result
         paid_by: payer.as_ref().map(|payer| payer.workspace.clone()),
         quota: astra_quota::QuotaView::default(),
         citations,
+        left_out,
     };
     let answer = error.is_none().then(|| serde_json::value::to_raw_value(&stored).ok()).flatten();
     let (agent_id, idempotency_key, guest) = match payer {
@@ -141,6 +145,7 @@ pub async fn finish<H: TurnHost>(host: &H, opening: Opening, end: End) -> Result
         price_version: price.version,
         usage,
         cost_nano_usd: cost,
+        markup_basis_points: price.markup_basis_points,
         idempotency_key,
         request_hash: ask.request_hash,
         error_code: error.map(|code| code.as_str().to_owned()),
@@ -158,5 +163,15 @@ pub async fn finish<H: TurnHost>(host: &H, opening: Opening, end: End) -> Result
     };
     // What is left of another's limits is not told.
     let quota = if is_own { finished.quota } else { astra_quota::QuotaView::default() };
-    Ok(StoredAnswer { content: Some(content.unwrap_or_default()), quota, ..stored }.into())
+    let answer = StoredAnswer { content: Some(content.unwrap_or_default()), quota, ..stored };
+    signed(host, answer, finished.receipt).await
+}
+
+/// The answer with its receipt, of what the database says of its entry. That it can be signed was looked at when the turn began.
+pub(crate) async fn signed<H: TurnHost>(host: &H, answer: StoredAnswer, text: Option<String>) -> Result<TurnAnswer, Failure> {
+    let receipt = match text {
+        Some(text) => receipts::of(host, &text).await?,
+        None => None,
+    };
+    Ok(TurnAnswer { receipt, ..answer.into() })
 }

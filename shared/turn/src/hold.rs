@@ -93,7 +93,7 @@ mod tests {
     }
 
     fn hold_paid_by(host: &FakeHost, payer: Option<Payer>) -> TurnHold<FakeHost> {
-        host.counter(|_| Ok(Answer::Finished(Finished { saved: true, quota: QuotaView::default() })));
+        host.counter(|_| Ok(Answer::Finished(Finished { saved: true, quota: QuotaView::default(), receipt: None })));
         let id = "00000000-0000-7000-8000-000000000001";
         let context = serde_json::from_value(json!({
             "workspace": { "id": "acme", "displayName": "ACME", "plan": "pro", "ownerId": "o" }, "agent": { "id": "a", "definition": {} },

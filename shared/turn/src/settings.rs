@@ -18,11 +18,12 @@ pub struct TurnSettings {
 }
 
 impl TurnSettings {
-    /// Reads them.
+    /// Reads them. `RECEIPT_KEYS` are looked at here, so that no turn runs whose receipt cannot be signed.
     ///
     /// # Errors
     /// When one is malformed; names it.
     pub fn read(shared: &Shared) -> Result<Self, ConfigError> {
+        shared.receipt_keys()?;
         Ok(Self {
             deadline_millis: seconds(shared, "MODEL_TIMEOUT_SECONDS", 120, 1, 900)? * 1000,
             lease_millis: seconds(shared, "HOLD_LEASE_SECONDS", 30, 3, 600)? * 1000,

@@ -1,6 +1,6 @@
 //! What is left of a day as one text that is the same on every host: answers, ledgers, turns, messages, usage, quotas.
 //!
-//! Only what cannot be the same is replaced: ids and hashes by names in the order of their first appearance, this run's name by `run`. Times are left
+//! Only what cannot be the same is replaced: ids, hashes and receipts by names in the order of their first appearance, this run's name by `run`. Times are left
 //! out, but not their absence. Everything else stands as it is, column by column.
 
 use crate::replay::{Day, Lane};
@@ -90,7 +90,7 @@ impl Names {
     }
 
     fn text(&mut self, key: &str, text: &str) -> String {
-        if uuid::Uuid::try_parse(text).is_ok() || key.ends_with("hash") {
+        if uuid::Uuid::try_parse(text).is_ok() || key.ends_with("hash") || key == "receipt" {
             self.name(kind(key), text)
         } else {
             shorten(text.replace(&self.run, "run"))
@@ -111,6 +111,7 @@ fn kind(key: &str) -> &'static str {
     match key {
         "turnId" | "turn_id" => "turn",
         "sessionId" | "session_id" => "session",
+        "receipt" => "receipt",
         _ if key.ends_with("hash") => "hash",
         _ => "id",
     }

@@ -1,5 +1,6 @@
 //! What is told of a month: usage, costs, prices.
 
+use astra_tests::books::{enter, entry};
 use astra_tests::{Api, Db, Workspace, db, guide, proof};
 use serde_json::{Value, json};
 
@@ -49,13 +50,11 @@ async fn kf24_a_turn_at_a_months_boundary_is_in_one_month() {
     let db = Db::connect().await;
     let times = ["2025-12-31 23:59:59.999+00", "2026-01-01 00:00:00+00", "2026-01-31 23:59:59.999999+00", "2026-02-01 00:00:00+00"];
     for time in times {
-        db.run(&format!(
-            "INSERT INTO turns (workspace_id, id, session_id, agent_id, user_id, status, provider, model, price_version, input_tokens, cached_input_tokens,
-               output_tokens, reasoning_tokens, cost_usd, usage_source, idempotency_month, request_hash, created_at, ended_at)
-             VALUES ('{}', gen_random_uuid(), gen_random_uuid(), 'assistant', 'u', 'completed', 'local', 'echo-1', 1, 1, 0, 1, 0, 0.001, 'provider',
-               date_trunc('month', '{time}'::timestamptz AT TIME ZONE 'UTC'), 'h', '{time}', '{time}')",
-            ws.id
-        ))
+        enter(
+            &db,
+            &ws.id,
+            &[entry("turn", time, &json!({ "input_tokens": 1, "output_tokens": 1, "cost_usd": "0.001", "charge_usd": "0.001" }))],
+        )
         .await;
     }
     for (month, turns) in [("2025-11", 0), ("2025-12", 1), ("2026-01", 2), ("2026-02", 1), ("2026-03", 0)] {

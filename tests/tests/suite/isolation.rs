@@ -30,6 +30,7 @@ impl Full {
         ws.owner.put(&ws.path("/roles/plum-role"), &json!({ "allow": ["agent:read"] })).await.ok(200);
         ws.owner.post(&ws.path("/memories"), &json!({ "kind": "fact", "content": OURS })).await.ok(201);
         crate::knowledge::upload(&ws.owner, &ws, "plum-book", OURS).await;
+        ws.owner.put(&ws.path("/webhooks/plum-hook"), &json!({ "url": format!("https://hooks.example.com/{OURS}") })).await.ok(201);
         let answer = ws.turn(OURS).await.ok(200);
         let text = |name: &str| answer[name].as_str().unwrap().to_owned();
         let ids = vec![
@@ -46,6 +47,9 @@ impl Full {
             ("memory", "0199c0de-0000-7000-8000-000000000001".to_owned()),
             ("slug", "plum-book".to_owned()),
             ("job", "0199c0de-0000-7000-8000-000000000002".to_owned()),
+            ("webhook", "plum-hook".to_owned()),
+            ("delivery", "0199c0de-0000-7000-8000-000000000003".to_owned()),
+            ("invoice", "INV-000001".to_owned()),
             ("role", "plum-role".to_owned()),
         ];
         Self { ws, ids }
@@ -66,6 +70,8 @@ impl Full {
             rows("SELECT * FROM turns WHERE workspace_id = $1 ORDER BY id").await,
             rows("SELECT * FROM ledger WHERE workspace_id = $1 ORDER BY seq").await,
             rows("SELECT * FROM jobs WHERE workspace_id = $1 ORDER BY id").await,
+            rows("SELECT * FROM webhooks WHERE workspace_id = $1 ORDER BY name").await,
+            rows("SELECT * FROM webhook_deliveries WHERE workspace_id = $1 ORDER BY id").await,
             db.rows(&format!("SELECT id, kind, content, user_id FROM \"mem_{id}\".memories ORDER BY id"), &[]).await,
             db.rows(&format!("SELECT id, slug, version, body, status FROM \"mem_{id}\".documents ORDER BY id"), &[]).await,
             db.rows(&format!("SELECT id, position, content FROM \"mem_{id}\".chunks ORDER BY id"), &[]).await,
@@ -110,7 +116,11 @@ fn body(operation: &Operation) -> Option<Value> {
         ("PUT", "roles", _) => json!({ "allow": ["workspace:read"] }),
         ("POST", "memories", 0) => json!({ "kind": "note", "content": "hello" }),
         ("POST", "memories" | "documents", 1) => json!({ "query": OURS }),
-        ("PUT", "documents", _) => json!({}),
+        ("PUT", "documents", _) | ("POST", "memory", 2) => json!({}),
+        ("POST", "ledger", _) if tail.ends_with("credits") => json!({ "amountNanoUsd": 1, "reason": "mine" }),
+        ("POST", "ledger", _) => json!({ "turnId": "0199c0de-0000-7000-8000-000000000003", "reason": "mine", "costNanoUsd": 0 }),
+        ("PUT", "webhooks", 1) => json!({ "url": "https://hooks.example.com/x" }),
+        ("PUT", "memory", _) => json!({ "embedder": { "provider": "local", "dimensions": 384 } }),
         ("POST", "authorize", _) => json!({ "permission": "workspace:read" }),
         _ => panic!("{} {} takes a body that this test does not know: add it here", operation.method, operation.path),
     })

@@ -95,11 +95,14 @@ async fn enter(ws: &Workspace, usd: &str, started: &str) {
     Db::connect()
         .await
         .run(&format!(
-            "INSERT INTO ledger (workspace_id, seq, id, kind, turn_id, agent_id, user_id, session_id, provider, model, price_version, input_tokens,
-               cached_input_tokens, output_tokens, reasoning_tokens, cost_usd, charge_usd, source, turn_started_at)
-             VALUES ('{id}', 1, gen_random_uuid(), 'turn', gen_random_uuid(), 'assistant', 'u', gen_random_uuid(), 'local', 'echo-1', 1, 1, 0, 1, 0, {usd}, {usd},
-               'provider', {started});
-             INSERT INTO ledger_heads VALUES ('{id}', 1)"
+            "INSERT INTO ledger SELECT l.* FROM astra.ledger_place(jsonb_populate_record(NULL::ledger, jsonb_build_object('workspace_id', '{id}', 'kind', 'turn', 'turn_id', gen_random_uuid(),
+               'nth', 0, 'agent_id', 'assistant', 'user_id', 'u', 'session_id', gen_random_uuid(), 'provider', 'local', 'model', 'echo-1', 'price_version', 1, 'markup_basis_points', 0, 'input_tokens', 1,
+               'cached_input_tokens', 0, 'output_tokens', 1, 'reasoning_tokens', 0, 'embedding_tokens', 0, 'cost_usd', {usd}, 'charge_usd', {usd}, 'source', 'provider',
+               'turn_started_at', {started}))) l;
+             INSERT INTO turns (workspace_id, id, session_id, agent_id, user_id, status, provider, model, price_version, input_tokens, cached_input_tokens, output_tokens, reasoning_tokens,
+               cost_usd, usage_source, idempotency_month, request_hash, created_at, ended_at)
+             SELECT l.workspace_id, l.turn_id, l.session_id, l.agent_id, l.user_id, 'completed', l.provider, l.model, l.price_version, l.input_tokens, l.cached_input_tokens, l.output_tokens,
+               l.reasoning_tokens, l.cost_usd, l.source, '2020-01-01', 'h', l.turn_started_at, l.turn_started_at FROM ledger l WHERE l.workspace_id = '{id}'"
         ))
         .await;
 }

@@ -1,7 +1,7 @@
 //! The stack's logs: enough to find a request, nothing that is secret or private. Runs last, so that it reads what all other tests have left.
 
 use astra_tests::workspace::unique;
-use astra_tests::{Aimock, Api, Workspace, canary, environment, jwt, stack, wait};
+use astra_tests::{Aimock, Api, Typesense, Workspace, canary, environment, jwt, stack, wait};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -72,4 +72,11 @@ async fn zz_an_environment_serves_more_than_one_invocation() {
     }
     let started = starts().await - before;
     assert!(started < TURNS, "{started} environments were started for {TURNS} turns, one after the other");
+}
+
+#[tokio::test]
+async fn zz_typesense_was_asked_nothing_that_it_would_not_do() {
+    if let Some(typesense) = Typesense::of_stack() {
+        assert_eq!(typesense.state().await["wrongs"], json!([]));
+    }
 }

@@ -1,7 +1,11 @@
 //! Memories: what a workspace remembers, and what one of its members keeps for themselves.
 
-use astra_tests::{Api, Workspace};
+use astra_tests::{Api, Db, Session, Workspace, proof, wait};
 use serde_json::{Value, json};
+use std::time::Duration;
+
+/// How long a job may take.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 async fn write(api: &Api, ws: &Workspace, content: &str, personal: bool) -> Value {
     api.post(&ws.path("/memories"), &json!({ "kind": "fact", "content": content, "personal": personal })).await.ok(201)
@@ -118,4 +122,63 @@ async fn a_turn_knows_what_was_remembered() {
     let answer = ws.turn("How long do refunds take?").await.ok(200);
     let said = answer["content"].as_str().unwrap();
     assert!(said.contains("Refunds take 30 days.") && !said.contains("a year"), "{said}");
+}
+
+/// Memories of one member, near each other, past the API: the vector of one that is there, changed a little.
+async fn crowd(db: &Db, ws: &Workspace, of: &str, whose: &str, how_many: usize) {
+    db.run(&format!(
+        "INSERT INTO \"mem_{0}\".memories (id, kind, content, embedding, hash, user_id, created_at, updated_at)
+         SELECT gen_random_uuid(), 'note', 'crowd', m.embedding + ARRAY(SELECT 0.02 * random() + 0 * n FROM generate_series(1, 384))::vector, gen_random_uuid()::text, '{whose}', now(), now()
+         FROM \"mem_{0}\".memories m, generate_series(1, {how_many}) n WHERE m.id = '{of}'",
+        ws.id
+    ))
+    .await;
+}
+
+async fn has_index(db: &Db, ws: &Workspace) -> bool {
+    let sql = "SELECT count(*) FROM pg_indexes WHERE schemaname = $1 AND indexname = 'memories_embedding' AND indexdef LIKE '%hnsw%'";
+    db.number(sql, &[&format!("mem_{}", ws.id)]).await == 1
+}
+
+#[tokio::test]
+async fn many_vectors_are_indexed_by_a_job_and_what_is_ones_own_is_found_among_others() {
+    let (ws, db) = (Workspace::local().await, Db::connect().await);
+    let ben = ws.user("ben", "member").await;
+    let bens = write(&ben, &ws, "Plum pudding is served cold.", true).await;
+    let id = bens["id"].as_str().unwrap();
+    crowd(&db, &ws, id, "ben", 1_997).await;
+    write(&ws.member, &ws, "The office is in Lisbon.", false).await;
+    assert!(!has_index(&db, &ws).await, "1,999 are compared one by one");
+    // The one that makes it 2,000; what follows is indexed as it is written.
+    let plum = write(&ws.member, &ws, "Plum cake and pudding are on the menu.", false).await;
+    wait::until("the index", PATIENCE, async || has_index(&db, &ws).await.then_some(()).ok_or("none")).await;
+    crowd(&db, &ws, id, "ben", 500).await;
+    let scans = "SELECT COALESCE(sum(idx_scan), 0) FROM pg_stat_user_indexes WHERE schemaname = $1 AND indexrelname = 'memories_embedding'";
+    let schema = format!("mem_{}", ws.id);
+    wait::until("a search by the index", PATIENCE, async || {
+        // The nearest are Ben's, who is somebody else: the scan goes on until it has found what is everybody's. First by meaning and by words is 1.
+        let found = search(&ws.member, &ws, "plum pudding").await;
+        assert_eq!((&found["data"][0]["id"], found["data"].as_array().unwrap().len()), (&plum["id"], 2), "{found}");
+        assert!((found["data"][0]["score"].as_f64().unwrap() - 1.0).abs() < 1e-9, "{found}");
+        (db.number(scans, &[&schema]).await > 0).then_some(()).ok_or("all were compared")
+    })
+    .await;
+    let status = ws.member.get(&ws.path("/memory/status")).await.ok(200);
+    assert_eq!(status["jobs"], json!({ "waiting": 0, "dead": 0, "lagSeconds": null }));
+}
+
+#[tokio::test]
+async fn the_search_by_words_is_for_the_proofs_own_workspace() {
+    let (a, b) = (Workspace::local().await, Workspace::local().await);
+    write(&b.member, &b, "Plums of B.", false).await;
+    let session = Session::of_function("astra_memory").await;
+    let opening = format!("SELECT astra.enter('{}')", proof::of(&a.id));
+    let call = |function: &str, workspace: &str| {
+        format!("SELECT id FROM astra.{function}('{workspace}', 'u', '{{memories}}', '{{}}', '{{plums}}', 10) w, unnest(w.ids) id")
+    };
+    assert_eq!(session.rows(&opening, &call("recall_words_own", &a.id)).await, Ok(0));
+    for (function, workspace) in [("recall_words_own", &b.id), ("recall_words", &a.id), ("recall_words", &b.id)] {
+        let refused = session.rows(&opening, &call(function, workspace)).await;
+        assert_eq!(refused.map_err(|refused| refused.code), Err("42501".to_owned()), "{function} of {workspace}");
+    }
 }

@@ -118,7 +118,7 @@ async fn a_budget_is_the_operators_to_change() {
 }
 
 #[tokio::test]
-async fn deleting_removes_everything_but_the_ledger_and_the_audit_log() {
+async fn deleting_removes_everything_but_the_bill_and_the_audit_log() {
     let ws = Workspace::local().await;
     ws.put_secret("OPENAI_API_KEY", &astra_tests::canary::key()).await;
     let _ = ws.owner.put(&ws.path("/agents/extra"), &agent_body("extra")).await;
@@ -141,7 +141,7 @@ async fn deleting_removes_everything_but_the_ledger_and_the_audit_log() {
     for table in tables {
         let name = table["name"].as_str().unwrap();
         let left = db.number(&format!("SELECT count(*) FROM public.{name} WHERE workspace_id = $1"), &[&ws.id]).await;
-        let stays = ["ledger", "ledger_heads", "audit_log", "audit_heads"].contains(&name);
+        let stays = ["ledger", "ledger_heads", "invoice_heads", "audit_log", "audit_heads"].contains(&name);
         assert!(if name == "audit_log" { left > 1 } else { left == i64::from(stays) }, "{left} rows left in {name}");
     }
     assert_eq!(db.number("SELECT count(*) FROM workspaces WHERE id = $1", &[&ws.id]).await, 0);

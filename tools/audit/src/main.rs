@@ -4,7 +4,8 @@
 //! follow the one before. What a chain cannot show by itself is that its newest entries are there and that it was not written anew as a whole: keep what this prints, and hold a
 //! later export to it with `--head`.
 
-use astra_kernel::audit::{Entry, verify};
+use astra_kernel::audit::Entry;
+use astra_kernel::chain::verify;
 use clap::{Parser, Subcommand};
 use serde::Deserialize;
 use std::io::Read as _;
@@ -93,7 +94,8 @@ fn main() -> ExitCode {
 mod tests {
     use super::*;
     use astra_kernel::Timestamp;
-    use astra_kernel::audit::{BEGINNING, Word};
+    use astra_kernel::audit::Word;
+    use astra_kernel::chain::{BEGINNING, Link as _};
     use serde_json::json;
     use std::collections::BTreeMap;
 

@@ -69,15 +69,17 @@ async fn serve(arguments: Arguments) -> Result<(), Failure> {
         fleets.insert(function, Arc::new(Fleet::new(function, program, arguments.environments, timeout, queue_url.clone())));
     }
     tokio::spawn(axum::serve(queue, queue::router(Arc::clone(&fleets[&Function::InvokeTurn]))).into_future());
-    tokio::spawn(schedule(Arc::clone(&fleets[&Function::InvokeTurn]), Duration::from_secs(arguments.schedule_seconds)));
+    for (function, task) in [(Function::InvokeTurn, "expire-stale"), (Function::Billing, "run-jobs")] {
+        tokio::spawn(schedule(Arc::clone(&fleets[&function]), task, Duration::from_secs(arguments.schedule_seconds)));
+    }
     let listener = TcpListener::bind(arguments.listen).await.map_err(failure(format!("cannot listen on {}", arguments.listen)))?;
     log(&serde_json::json!({ "event": "listening", "address": arguments.listen.to_string() }));
     axum::serve(quick::Listener(listener), front::router(fleets)).await.map_err(failure("serving".into()))
 }
 
 /// What `EventBridge` does.
-async fn schedule(fleet: Arc<Fleet>, every: Duration) {
-    let event = serde_json::json!({ "source": "astra.schedule", "task": "expire-stale" }).to_string();
+async fn schedule(fleet: Arc<Fleet>, task: &str, every: Duration) {
+    let event = serde_json::json!({ "source": "astra.schedule", "task": task }).to_string();
     loop {
         tokio::time::sleep(every).await;
         let error = match fleet.invoke(event.clone()).await {

@@ -25,7 +25,7 @@ pub(crate) fn complete(document: &mut Value) {
     let Some(paths) = document["paths"].as_object_mut() else { return };
     for (path, item) in paths {
         for (_, operation) in item.as_object_mut().into_iter().flatten() {
-            if operation["security"] != json!([]) {
+            if operation["security"] != json!([]) && operation["security"] != json!([{}]) {
                 complete_operation(path, operation);
             }
         }

@@ -25,7 +25,9 @@ fn conversation(change: impl FnOnce(&mut Value)) -> Value {
 
 fn host(document: &Value, near: &Value) -> FakeHost {
     let host = FakeHost::new(&[]);
+    let settings = json!({ "outcome": "ok", "embedder": { "provider": "local", "dimensions": 384, "generation": 0 }, "next": null, "fade": null, "left": 0 });
     host.answer("extract_read", document)
+        .answer("memory_settings_get", &settings)
         .answer("extract_near", &json!({ "outcome": "ok", "data": near }))
         .answer("extract_store", &json!({ "outcome": "ok" }));
     host
@@ -130,7 +132,7 @@ fn a_model_that_refuses_costs_nothing_and_its_job_is_tried_again() {
                     quota,
                 }))
             }
-            _ => Answer::Finished(Finished { saved: true, quota: QuotaView::default() }),
+            _ => Answer::Finished(Finished { saved: true, quota: QuotaView::default(), receipt: None }),
         })
     });
     let Err(Undone::Later(why)) = run(&host, 1) else { panic!("it is not tried again") };

@@ -35,6 +35,21 @@ fn a_turn_is_held_then_paid() {
 }
 
 #[test]
+fn what_the_receipt_says_comes_with_what_is_saved_and_not_before() {
+    let world = World::new();
+    let receipt = |record: &Record| finished(world.ask(Ask::Finish(Box::new(record.clone())), NOW)).receipt;
+    world.begin(1, None);
+    let one = world.record(1, 700);
+    let said = Some(format!("of {}", turn(1)));
+    assert_eq!(receipt(&one), said);
+    assert_eq!(receipt(&one), said, "sent again");
+    world.begin(2, None);
+    let two = world.record(2, 700);
+    world.set(|db| db.away = true);
+    assert_eq!(receipt(&two), None);
+}
+
+#[test]
 fn kf_07_a_record_that_the_database_does_not_take_is_kept_and_delivered_once() {
     let mut world = World::new();
     world.begin(1, Some("k"));

@@ -111,10 +111,11 @@ impl DbState {
             let outcome = match self.ledger.get(&id).map(|r| r["status"].clone()) {
                 None => "saved",
                 Some(status) if status == "expired" && arg["status"] != "expired" => "corrected",
-                Some(_) => return json!({ "outcome": "duplicate", "ledgerSeq": 1 }),
+                Some(_) => return json!({ "outcome": "duplicate", "ledgerSeq": 1, "receipt": format!("of {id}") }),
             };
+            let receipt = format!("of {id}");
             self.ledger.insert(id, arg.clone());
-            json!({ "outcome": outcome, "ledgerSeq": 1 })
+            json!({ "outcome": outcome, "ledgerSeq": 1, "receipt": receipt })
         } else if statement.contains("quota_mark") {
             self.marks.extend(arg["alerts"].as_array().unwrap().iter().cloned());
             json!({ "outcome": "ok" })

@@ -26,7 +26,7 @@ struct Fixed;
 impl Settings for Fixed {
     fn get(&self, name: &str) -> Option<String> {
         let value = match name {
-            "TOKEN_KEYS" | "TENANT_KEYS" => TOKEN_KEYS,
+            "TOKEN_KEYS" | "TENANT_KEYS" | "RECEIPT_KEYS" => TOKEN_KEYS,
             "SECRETS_KEY" => "s1:HxAREhMUFRYXGBkaGxwdHh8AAQIDBAUGBwgJCgsMDQ4",
             "OPENAI_API_KEY" => "sk-test",
             _ => return None,

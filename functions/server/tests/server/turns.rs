@@ -53,7 +53,7 @@ fn counter(model: SocketAddr, records: mpsc::UnboundedSender<Record>) -> impl Fn
         Ask::Extend(_) => Answer::Extended(Extended { stop: false, covered: true, wait: false, output: 100, max_output: 100 }),
         Ask::Finish(record) => {
             records.send(Record::clone(record)).unwrap();
-            Answer::Finished(Finished { saved: true, quota: QuotaView::default() })
+            Answer::Finished(Finished { saved: true, quota: QuotaView::default(), receipt: None })
         }
         _ => support::pong(ask),
     }

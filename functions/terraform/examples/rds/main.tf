@@ -78,7 +78,7 @@ resource "aws_secretsmanager_secret_version" "role" {
 }
 
 locals {
-  keys = toset(["TOKEN_KEYS", "TENANT_KEYS", "SECRETS_KEY"])
+  keys = toset(["TOKEN_KEYS", "TENANT_KEYS", "SECRETS_KEY", "RECEIPT_KEYS"])
 }
 
 resource "aws_secretsmanager_secret" "key" {
@@ -91,7 +91,9 @@ resource "aws_secretsmanager_secret" "key" {
 resource "aws_secretsmanager_secret_version" "key" {
   for_each = local.keys
 
-  secret_id                = aws_secretsmanager_secret.key[each.key].id
-  secret_string_wo         = { TOKEN_KEYS = var.token_keys, TENANT_KEYS = var.tenant_keys, SECRETS_KEY = var.secrets_key }[each.key]
+  secret_id = aws_secretsmanager_secret.key[each.key].id
+  secret_string_wo = {
+    TOKEN_KEYS = var.token_keys, TENANT_KEYS = var.tenant_keys, SECRETS_KEY = var.secrets_key, RECEIPT_KEYS = var.receipt_keys
+  }[each.key]
   secret_string_wo_version = var.secrets_version
 }

@@ -48,8 +48,15 @@ variable "secrets_key" {
   sensitive   = true
 }
 
+variable "receipt_keys" {
+  description = "RECEIPT_KEYS: kid:key[,kid:key], as docs/deploy-aws.md makes it."
+  type        = string
+  ephemeral   = true
+  sensitive   = true
+}
+
 variable "secrets_version" {
-  description = "Terraform cannot see that a secret has changed. Count up by one when role_password, token_keys, tenant_keys or secrets_key has: all of them are written again."
+  description = "Terraform cannot see that a secret has changed. Count up by one when role_password, token_keys, tenant_keys, secrets_key or receipt_keys has: all of them are written again."
   type        = number
   default     = 1
 }

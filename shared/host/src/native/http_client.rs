@@ -3,7 +3,9 @@
 //! Redirects are not followed and no proxy is taken from the environment: a provider's key goes to the address it is meant for or nowhere. The turn's
 //! deadline limits a call as a whole; here only connecting is limited.
 
+use super::resolver::Resolver;
 use super::{Counter, NativeHost, metrics};
+use crate::guard::Guard;
 use astra_models::{ByteStream, Http, HttpError};
 use bytes::Bytes;
 use http::StatusCode;
@@ -18,8 +20,17 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// How long a connection is kept that nobody uses: less than providers do, so that a request does not meet one that is being closed.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// The one client of a process; it keeps connections.
+/// The client for models; it keeps connections.
 pub(super) fn client(tls: ClientConfig) -> Result<reqwest::Client, reqwest::Error> {
+    builder(tls).build()
+}
+
+/// The client for addresses that somebody names: what a name stands for is checked when it is connected to.
+pub(super) fn guarded(tls: ClientConfig, guard: Guard) -> Result<reqwest::Client, reqwest::Error> {
+    builder(tls).dns_resolver(Resolver::new(guard)).build()
+}
+
+fn builder(tls: ClientConfig) -> reqwest::ClientBuilder {
     reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
         .redirect(reqwest::redirect::Policy::none())
@@ -28,7 +39,6 @@ pub(super) fn client(tls: ClientConfig) -> Result<reqwest::Client, reqwest::Erro
         .no_proxy()
         .connect_timeout(CONNECT)
         .pool_idle_timeout(IDLE)
-        .build()
 }
 
 /// A body as it comes from the network.

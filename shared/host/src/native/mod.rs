@@ -5,6 +5,7 @@
 //!
 //! When the counter is away no turn begins; when the database is away every call says so at once or within [`database`]'s limits. Both are 503.
 
+use crate::outgoing::{Answered, NotAnswered, Outgoing};
 use crate::{CounterUnreachable, Host, NotFetched, Shared, signatures};
 use astra_kernel::jwk::PublicKey;
 use astra_kernel::{ConfigError, Settings, Timestamp, WorkspaceId};
@@ -24,6 +25,7 @@ mod event_stream;
 mod http_client;
 mod metrics;
 mod outgoing;
+mod resolver;
 
 pub use addresses::Addresses;
 pub use counter::Rows;
@@ -94,6 +96,8 @@ pub struct Process<C> {
     shared: Shared,
     counter: C,
     models: reqwest::Client,
+    /// For addresses that somebody names.
+    guarded: reqwest::Client,
     tasks: TaskTracker,
 }
 
@@ -104,7 +108,8 @@ impl<C: Counter> Process<C> {
     /// When TLS or the HTTP client cannot be set up.
     pub fn new(shared: Shared, counter: C, tasks: TaskTracker) -> Result<Arc<Self>, SetupError> {
         let models = http_client::client(tls::client(None)?)?;
-        Ok(Arc::new(Self { shared, counter, models, tasks }))
+        let guarded = http_client::guarded(tls::client(None)?, shared.guard().clone())?;
+        Ok(Arc::new(Self { shared, counter, models, guarded, tasks }))
     }
 }
 
@@ -157,8 +162,20 @@ impl<C: Counter> Host for NativeHost<C> {
         signatures::is_signed(key, signed, signature)
     }
 
+    async fn sign(&self, seed: &[u8; 32], bytes: &[u8]) -> Option<Vec<u8>> {
+        signatures::sign(seed, bytes)
+    }
+
+    async fn public_key(&self, seed: &[u8; 32]) -> Option<String> {
+        signatures::public_key(seed)
+    }
+
     fn fetch_text(&self, url: &str, limit: usize, millis: u32) -> impl Future<Output = Result<String, NotFetched>> + Send {
         outgoing::text(&self.process.models, url, limit, millis)
+    }
+
+    fn call_out(&self, call: Outgoing) -> impl Future<Output = Result<Answered, NotAnswered>> + Send {
+        outgoing::call(&self.process.guarded, call)
     }
 
     fn pause(&self, millis: u32) -> impl Future<Output = ()> + Send {

@@ -6,6 +6,7 @@
 #[cfg(feature = "http-client")]
 mod turn;
 
+use crate::outgoing::{Answered, NotAnswered, Outgoing};
 use crate::{CounterUnreachable, Host, NotFetched, Shared, serve, signatures};
 use astra_kernel::jwk::PublicKey;
 use astra_kernel::token::AUDIENCE;
@@ -29,9 +30,13 @@ const SUBJECT: &str = "user-1";
 
 const TOKEN_KEYS: &str = "k1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8";
 const SECRETS_KEY: &str = "s1:HxAREhMUFRYXGBkaGxwdHh8AAQIDBAUGBwgJCgsMDQ4";
+const RECEIPT_KEYS: &str = "r1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8";
 
 /// A counter: what it is asked, what it answers.
 pub type Counter = fn(&Ask) -> Result<Answer, CounterUnreachable>;
+
+/// Who is called outside: what they are sent, what they answer.
+pub type Outside = fn(&Outgoing) -> Result<Answered, NotAnswered>;
 
 /// The host. Clones share everything.
 #[derive(Clone)]
@@ -58,6 +63,7 @@ struct Inner {
     pages: Mutex<HashMap<String, Result<String, NotFetched>>>,
     fetched: Mutex<Vec<String>>,
     page_waits: AtomicUsize,
+    outside: Mutex<Option<Outside>>,
     #[cfg(feature = "http-client")]
     model: Mutex<turn::Model>,
 }
@@ -73,7 +79,7 @@ impl Settings for Fixed {
 impl FakeHost {
     /// A host with keys and these further variables.
     pub fn new(variables: &[(&'static str, &'static str)]) -> Self {
-        let mut settings = HashMap::from([("TOKEN_KEYS", TOKEN_KEYS), ("SECRETS_KEY", SECRETS_KEY)]);
+        let mut settings = HashMap::from([("TOKEN_KEYS", TOKEN_KEYS), ("SECRETS_KEY", SECRETS_KEY), ("RECEIPT_KEYS", RECEIPT_KEYS)]);
         settings.extend(variables.iter().copied());
         Self(Arc::new(Inner { shared: Some(Shared::new(Box::new(Fixed(settings)))), ..Inner::default() }))
     }
@@ -93,6 +99,12 @@ impl FakeHost {
     /// What the counter answers from now on.
     pub fn counter(&self, counter: Counter) -> &Self {
         *self.0.counter.lock().unwrap() = Some(counter);
+        self
+    }
+
+    /// Who is outside from now on. Nobody is, unless that is said.
+    pub fn outside(&self, outside: Outside) -> &Self {
+        *self.0.outside.lock().unwrap() = Some(outside);
         self
     }
 
@@ -200,6 +212,14 @@ impl Host for FakeHost {
         signatures::is_signed(key, signed, signature)
     }
 
+    async fn sign(&self, seed: &[u8; 32], bytes: &[u8]) -> Option<Vec<u8>> {
+        signatures::sign(seed, bytes)
+    }
+
+    async fn public_key(&self, seed: &[u8; 32]) -> Option<String> {
+        signatures::public_key(seed)
+    }
+
     async fn fetch_text(&self, url: &str, limit: usize, _: u32) -> Result<String, NotFetched> {
         self.0.fetched.lock().unwrap().push(url.to_owned());
         for _ in 0..self.0.page_waits.load(Ordering::Relaxed) {
@@ -207,6 +227,11 @@ impl Host for FakeHost {
         }
         let page = self.0.pages.lock().unwrap().get(url).cloned().unwrap_or(Err(NotFetched::Unreachable))?;
         if page.len() > limit { Err(NotFetched::TooLarge) } else { Ok(page) }
+    }
+
+    async fn call_out(&self, call: Outgoing) -> Result<Answered, NotAnswered> {
+        self.0.fetched.lock().unwrap().push(call.url().to_owned());
+        self.0.outside.lock().unwrap().map_or(Err(NotAnswered::Unreachable), |outside| outside(&call))
     }
 
     /// Others go on; the clock goes on when it is told to.

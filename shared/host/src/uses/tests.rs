@@ -36,7 +36,7 @@ fn counter(ask: &Ask) -> Result<Answer, CounterUnreachable> {
             );
             begun(&json!({ "provider": "openai", "modelId": "text-embedding-3-small", "endpoint": null }))
         }
-        _ => Answer::Finished(Finished { saved: true, quota: QuotaView::default() }),
+        _ => Answer::Finished(Finished { saved: true, quota: QuotaView::default(), receipt: None }),
     })
 }
 

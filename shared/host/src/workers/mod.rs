@@ -1,5 +1,6 @@
 //! Cloudflare Workers. A request's host is its `Env` and `Context`; both are JavaScript values, so they are wrapped here and nowhere else.
 
+use crate::outgoing::{Answered, NotAnswered, Outgoing};
 use crate::{CounterUnreachable, Host, NotFetched, Shared};
 use astra_kernel::jwk::PublicKey;
 use astra_kernel::{Settings, Timestamp, WorkspaceId};
@@ -170,8 +171,20 @@ impl Host for WorkersHost {
         SendWrapper::new(outgoing::is_signed(key, signed, signature))
     }
 
+    fn sign(&self, seed: &[u8; 32], bytes: &[u8]) -> impl Future<Output = Option<Vec<u8>>> + Send {
+        SendWrapper::new(outgoing::sign(seed, bytes))
+    }
+
+    fn public_key(&self, seed: &[u8; 32]) -> impl Future<Output = Option<String>> + Send {
+        SendWrapper::new(outgoing::public_key(seed))
+    }
+
     fn fetch_text(&self, url: &str, limit: usize, millis: u32) -> impl Future<Output = Result<String, NotFetched>> + Send {
         SendWrapper::new(outgoing::text(url, limit, millis))
+    }
+
+    fn call_out(&self, call: Outgoing) -> impl Future<Output = Result<Answered, NotAnswered>> + Send {
+        SendWrapper::new(outgoing::call(call))
     }
 
     fn pause(&self, millis: u32) -> impl Future<Output = ()> + Send {

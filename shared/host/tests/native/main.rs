@@ -25,6 +25,15 @@ impl Settings for Nothing {
     }
 }
 
+/// Loopback may be called by name of its address.
+struct Loopback;
+
+impl Settings for Loopback {
+    fn get(&self, name: &str) -> Option<String> {
+        (name == "OUTGOING_INTERNAL").then(|| "127.0.0.1".to_owned())
+    }
+}
+
 struct NoCounter;
 
 impl Counter for NoCounter {
@@ -40,7 +49,11 @@ fn pool(address: SocketAddr) -> Pool {
 }
 
 fn host() -> NativeHost<impl Counter> {
-    let process = Process::new(Shared::new(Box::new(Nothing)), NoCounter, TaskTracker::new()).unwrap();
+    host_with(Box::new(Nothing))
+}
+
+fn host_with(settings: Box<dyn Settings + Send + Sync>) -> NativeHost<impl Counter> {
+    let process = Process::new(Shared::new(settings), NoCounter, TaskTracker::new()).unwrap();
     NativeHost::new(process, pool(([127, 0, 0, 1], 1).into()))
 }
 

@@ -19,6 +19,8 @@ const PRICE: Price = Price {
     cached_input_nano_per_mtok: 75_000_000,
     output_nano_per_mtok: 600_000_000,
     holds_maximum: false,
+    long_context: None,
+    markup_basis_points: 0,
 };
 
 #[derive(Debug, Clone)]
@@ -223,6 +225,8 @@ fn told(answer: &Answer) -> Value {
             }
             json!([why["outcome"], why["replayTurn"], why["replay"]["content"]])
         }
+        // Each has a ledger of its own, so the receipts differ.
+        Answer::Finished(finished) => json!([finished.saved, finished.quota, finished.receipt.is_some()]),
         other => serde_json::to_value(other).unwrap(),
     }
 }

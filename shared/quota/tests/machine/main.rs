@@ -23,6 +23,8 @@ pub(crate) const PRICE: Price = Price {
     cached_input_nano_per_mtok: 75_000_000,
     output_nano_per_mtok: 600_000_000,
     holds_maximum: false,
+    long_context: None,
+    markup_basis_points: 0,
 };
 
 /// 2026-11-24T00:00:00Z: a few days before a month ends.

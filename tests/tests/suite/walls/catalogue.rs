@@ -40,6 +40,10 @@ fn policies(schema: &str, table: &str) -> Vec<Value> {
     all.extend(others.map(|(_, policy, role, command, across)| {
         one(policy, json!([role]), command, if across { "true" } else { &own }, command == "ALL")
     }));
+    // The search by words: ids, words and whose they are, no contents (migrations/0037).
+    if schema != "public" && ["memories", "chunks"].contains(&table) {
+        all.push(one("words", json!(["astra_recall"]), "SELECT", "true", false));
+    }
     if MAINTENANCE.contains(&table) {
         all.push(one("maintenance", json!(["astra_owner"]), "ALL", &format!("({tenant} IS NULL)"), true));
     }

@@ -74,9 +74,35 @@ fn by_hand(table: &str) -> Option<&'static str> {
         }
         "quota_windows" => "INSERT INTO quota_windows (workspace_id, span, scope, starts_at, ends_at, ledger_seq, cost_used, cost_held, tokens_used, tokens_held)
                             VALUES ('{ws}', 'month-of-nothing', 'workspace', '2019-12-01', '2020-01-01', 0, 0, 0, 0, 0)",
+        "usage_months" => "INSERT INTO usage_months VALUES ('{ws}', '2019-12-01', 'assistant', 'local', 'echo-1', 0, 0, 0, 0, 0, 0, 0, 0, 0)",
+        "usage_days" => "INSERT INTO usage_days VALUES ('{ws}', '2019-12-01', 'assistant', 'local', 'echo-1', 'turn', 0, 0, 0, 0, 0, 0, 0, 0)",
+        "usage_user_days" => "INSERT INTO usage_user_days VALUES ('{ws}', '2019-12-01', 'member@test', 0, 0, 0, 0, 0, 0, 0, 0)",
+        "usage_sessions" => "INSERT INTO usage_sessions VALUES ('{ws}', '2019-12-01', gen_random_uuid(), 'assistant')",
+        "usage_month_sessions" => "INSERT INTO usage_month_sessions VALUES ('{ws}', '2019-12-01', 'assistant', 0)",
+        "usage_guests" => "INSERT INTO usage_guests VALUES ('{ws}', gen_random_uuid(), gen_random_uuid(), 'assistant', 'local', 'echo-1', '2019-12-01')",
+        "invoices" => {
+            "INSERT INTO invoices (workspace_id, number, place, since_seq, month, display_name, time_zone, ends_at, previous_last_seq, first_seq, last_seq, entries, cost, charge, issued_at)
+             VALUES ('{ws}', 'none', 0, 0, '2019-12-01', 'plum', 'UTC', '2020-01-01', 0, 1, 1, 1, 0, 0, now())"
+        }
+        "invoice_lines" => "INSERT INTO invoice_lines VALUES ('{ws}', 'none', 1, '2019-12-01', 'turn', 'assistant', 'local', 'echo-1', '', 1, 0, 0, 0, 0, 0, 0, 0)",
         "jobs" => {
             "INSERT INTO jobs (workspace_id, id, kind, ordering, arg, run_at, created_at) VALUES ('{ws}', gen_random_uuid(), 'ingest', 'document plum', '{}', '2100-01-01', now())"
         }
+        "webhooks" => {
+            "INSERT INTO webhooks (workspace_id, name, url, events, key_id, nonce, ciphertext, created_at, updated_at)
+             VALUES ('{ws}', 'plum', 'https://plum.example.org/', '{}', '', '', '', now(), now())"
+        }
+        "webhook_deliveries" => {
+            "INSERT INTO webhooks (workspace_id, name, url, events, key_id, nonce, ciphertext, created_at, updated_at)
+             VALUES ('{ws}', 'plum', 'https://plum.example.org/', '{}', '', '', '', now(), now()) ON CONFLICT DO NOTHING;
+             INSERT INTO webhook_deliveries (workspace_id, id, webhook, type, body, created_at) VALUES ('{ws}', gen_random_uuid(), 'plum', 'x', '{}', now())"
+        }
+        "stripe_customers" => "INSERT INTO stripe_customers (workspace_id, pushed_seq, created_at, updated_at) VALUES ('{ws}', 0, now(), now())",
+        "stripe_events" => {
+            "INSERT INTO stripe_events (workspace_id, first_seq, last_seq, customer_id, event_name, value, at, state, next_at, created_at)
+             VALUES ('{ws}', 1, 1, 'cus_plum', 'plum', 1, now(), 'sent', now(), now())"
+        }
+        "memory_settings" => "INSERT INTO memory_settings (workspace_id, updated_at) VALUES ('{ws}', now())",
         "documents" => {
             "INSERT INTO \"mem_{ws}\".documents (id, slug, version, title, media_type, tags, hash, bytes, body, status, created_by, created_at)
              VALUES (gen_random_uuid(), 'plum', 1, 'plum', 'text/plain', '{}', '', 4, 'plum', 'pending', 'member@test', now())"
@@ -95,6 +121,11 @@ fn by_hand(table: &str) -> Option<&'static str> {
              INSERT INTO \"mem_{ws}\".superseded (id, kind, content, created_at, updated_at, superseded_by, superseded_at)
              SELECT gen_random_uuid(), 'fact', 'plum', now(), now(), m.id, now() FROM m"
         }
+        "word_changes" => {
+            "WITH i AS (INSERT INTO word_indexes (workspace_id, created_at) VALUES ('{ws}', now()) ON CONFLICT DO NOTHING)
+             INSERT INTO word_changes (workspace_id, kind, id, run_at, created_at) VALUES ('{ws}', 'memory', gen_random_uuid(), '2100-01-01', now())"
+        }
+        "word_leftovers" => "INSERT INTO word_leftovers (workspace_id, collection, run_at, created_at) VALUES ('{ws}', 'plum', '2100-01-01', now())",
         _ => return None,
     })
 }

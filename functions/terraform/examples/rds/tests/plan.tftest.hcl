@@ -8,6 +8,7 @@ variables {
   role_password      = "not-a-password-but-long-enough"
   token_keys         = "k1:not-a-secret"
   secrets_key        = "k1:not-a-secret"
+  receipt_keys       = "k1:not-a-secret"
   vpc_id             = "vpc-1"
   private_subnet_ids = ["subnet-1", "subnet-2"]
 }

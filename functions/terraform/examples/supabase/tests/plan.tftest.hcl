@@ -8,6 +8,7 @@ variables {
   role_password = "not-a-password-but-long-enough"
   token_keys    = "k1:not-a-secret"
   secrets_key   = "k1:not-a-secret"
+  receipt_keys  = "k1:not-a-secret"
   project_ref   = "abcdefghijklmnopqrst"
   pooler_host   = "aws-0-eu-central-1.pooler.supabase.com"
   authority_zip = "../../tests/packages/provision/bootstrap.zip"

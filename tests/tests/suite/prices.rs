@@ -1,0 +1,189 @@
+//! Prices: long prompts, a plan's mark-up, a period priced again. What is counted is the model server's, what it costs is reckoned here by hand.
+
+use astra_tests::workspace::unique;
+use astra_tests::{Aimock, Api, Db, Workspace, db, template, workspace};
+use serde_json::{Value, json};
+
+/// A workspace whose agent is on a model of its own name at a model server of the tests, and that name.
+async fn on_a_model_of_its_own(mock: &Aimock) -> (Workspace, String) {
+    let model = unique("model");
+    let mut agent = template::openai("assistant", &mock.openai());
+    agent["model"]["modelId"] = model.as_str().into();
+    let ws = Workspace::with(&workspace::roomy(), &[agent]).await;
+    ws.put_secret("OPENAI_API_KEY", &astra_tests::canary::key()).await;
+    (ws, model)
+}
+
+async fn put_price(model: &str, more: Value) -> Value {
+    let mut price = json!({ "provider": "openai", "model": model, "inputUsdPerMtok": 1, "cachedInputUsdPerMtok": 0.1, "outputUsdPerMtok": 10, "validFrom": "2020-01-01T00:00:00Z" });
+    price.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    Api::operator().put("/billing/prices", &price).await.ok(200)
+}
+
+fn long() -> Value {
+    json!({ "aboveTokens": 1000, "inputUsdPerMtok": 2, "cachedInputUsdPerMtok": 0.2, "outputUsdPerMtok": 15 })
+}
+
+#[tokio::test]
+async fn a_long_prompt_is_charged_its_own_prices_and_held_by_them() {
+    let mock = Aimock::start().await;
+    mock.answer("edge", "At it.", 1000, 100).await;
+    mock.answer("beyond", "Over it.", 1001, 100).await;
+    let (ws, model) = on_a_model_of_its_own(&mock).await;
+    put_price(&model, json!({ "longContext": long() })).await;
+    assert_eq!(ws.turn("edge").await.ok(200)["costNanoUsd"], 1000 * 1000 + 100 * 10_000);
+    assert_eq!(ws.turn("beyond").await.ok(200)["costNanoUsd"], 1001 * 2000 + 100 * 15_000);
+    let db = Db::connect().await;
+    assert_eq!(db::nano(&db.ledger(&ws.id).await), 2_000_000 + 3_502_000);
+    // A budget that pays for a prompt of 1,500 bytes at the usual price and not at that of long ones: the bound may be long, so it is held as long.
+    let tight = |usd: f64| json!({ "maxCostUsdPerMonth": usd });
+    let words = "x".repeat(1500);
+    ws.patch_limits(&tight(0.005_502 + 0.002)).await;
+    let problem = ws.turn(&words).await.problem(429, "quota_exceeded");
+    assert_eq!(problem["limit"], "maxCostUsdPerMonth");
+    ws.patch_limits(&tight(0.005_502 + 0.5)).await;
+    mock.answer(&words, "Enough.", 900, 1).await;
+    assert_eq!(ws.turn(&words).await.ok(200)["costNanoUsd"], 900 * 1000 + 10_000, "what is charged is what the provider counted");
+}
+
+#[tokio::test]
+async fn prices_of_long_prompts_are_listed_and_may_not_be_lower() {
+    let model = unique("model");
+    let version = put_price(&model, json!({ "longContext": long(), "source": "https://example.com/prices" })).await["version"].clone();
+    assert_eq!(
+        put_price(&model, json!({ "longContext": long(), "source": "https://example.com/prices" })).await["version"],
+        version,
+        "said twice is one version"
+    );
+    let listed = Api::operator().get("/billing/prices").await.ok(200);
+    let row = listed["data"].as_array().unwrap().iter().find(|row| row["model"] == model.as_str()).unwrap().clone();
+    assert_eq!(
+        row["longContext"],
+        json!({ "aboveTokens": 1000, "inputNanoUsdPerMtok": 2_000_000_000, "cachedInputNanoUsdPerMtok": 200_000_000, "outputNanoUsdPerMtok": 15_000_000_000_i64 })
+    );
+    assert_eq!(row["source"], "https://example.com/prices");
+    for (field, pointer) in [("inputUsdPerMtok", 0.9), ("cachedInputUsdPerMtok", 0.09), ("outputUsdPerMtok", 9.9)].map(|(field, value)| {
+        let mut long = long();
+        long[field] = json!(value);
+        (long, format!("/longContext/{field}"))
+    }) {
+        let body = json!({ "provider": "openai", "model": model, "inputUsdPerMtok": 1, "cachedInputUsdPerMtok": 0.1, "outputUsdPerMtok": 10, "longContext": field });
+        let problem = Api::operator().put("/billing/prices", &body).await.problem(422, "unprocessable");
+        assert_eq!(problem["errors"][0]["pointer"], pointer);
+    }
+    // What comes along says where it is from.
+    let seeded = listed["data"].as_array().unwrap().iter().find(|row| row["model"] == "claude-haiku-5-5").expect("the book has it");
+    assert_eq!(
+        (&seeded["longContext"]["aboveTokens"], seeded["source"].as_str().map(|source| source.starts_with("https://"))),
+        (&json!(100_000), Some(true))
+    );
+}
+
+#[tokio::test]
+async fn a_plans_mark_up_is_charged_from_then_on_and_limits_go_by_the_cost() {
+    let mock = Aimock::start().await;
+    mock.answer("mark", "Up.", 7, 3).await;
+    let (ws, model) = on_a_model_of_its_own(&mock).await;
+    put_price(&model, json!({})).await;
+    let plan = format!("/plans/{}", ws.plan);
+    let cost = 7 * 1000 + 3 * 10_000;
+    ws.turn("mark one").await.ok(200);
+    let said = ws.operator.put(&plan, &json!({ "carryOver": false, "markupBasisPoints": 1234 })).await.ok(200);
+    assert_eq!(said["markupBasisPoints"], 1234);
+    ws.turn("mark two").await.ok(200);
+    assert_eq!(ws.operator.put(&plan, &json!({ "carryOver": true })).await.ok(200)["markupBasisPoints"], 1234, "what is not said stays");
+    let _ = ws.operator.put(&plan, &json!({ "carryOver": false, "markupBasisPoints": -10_000 })).await.expect(200);
+    ws.turn("mark three").await.ok(200);
+    let entries = ws.owner.get(&ws.path("/ledger")).await.ok(200);
+    let said: Vec<_> = entries["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .rev()
+        .map(|entry| {
+            (entry["costNanoUsd"].as_i64().unwrap(), entry["chargeNanoUsd"].as_i64().unwrap(), entry["markupBasisPoints"].as_i64().unwrap())
+        })
+        .collect();
+    // 37,000 x 1.1234 = 41,565.8.
+    assert_eq!(said, [(cost, cost, 0), (cost, 41_566, 1234), (cost, 0, -10_000)]);
+    assert_eq!(ws.window("maxCostUsdPerMonth").await["used"], 3 * cost);
+    for bad in [-10_001, 1_000_001] {
+        let problem = ws.operator.put(&plan, &json!({ "carryOver": false, "markupBasisPoints": bad })).await.problem(422, "unprocessable");
+        assert_eq!(problem["errors"][0]["pointer"], "/markupBasisPoints");
+    }
+}
+
+#[tokio::test]
+async fn a_charge_is_rounded_half_up_once() {
+    let wrong = Db::connect()
+        .await
+        .number(
+            "SELECT count(*) FROM generate_series(1, 2000) c, generate_series(-10000, 20000, 137) m
+             WHERE astra.charge(c::numeric * 0.000000001, m) * 1000000000 <> div(c::numeric * (10000 + m) * 2 + 10000, 20000) AND $1 <> ''",
+            &["x"],
+        )
+        .await;
+    assert_eq!(wrong, 0, "integers say otherwise");
+}
+
+#[tokio::test]
+async fn a_period_is_priced_again_once_and_everybody_says_the_same() {
+    let mock = Aimock::start().await;
+    mock.answer("again", "And again.", 50, 5).await;
+    let (ws, model) = on_a_model_of_its_own(&mock).await;
+    put_price(&model, json!({})).await;
+    let _ = ws.operator.put(&format!("/plans/{}", ws.plan), &json!({ "carryOver": false, "markupBasisPoints": 5000 })).await.expect(200);
+    let old = 50 * 1000 + 5 * 10_000;
+    for n in 0..3 {
+        assert_eq!(ws.turn(&format!("again {n}")).await.ok(200)["costNanoUsd"], old);
+    }
+    let reprice = async |dry: bool, from: &str| {
+        let body = json!({ "from": from, "to": "2100-01-01T00:00:00Z", "provider": "openai", "model": model, "dryRun": dry });
+        let mut path = "/billing/reprice?limit=200".to_owned();
+        loop {
+            let page = ws.operator.post(&path, &body).await.ok(200);
+            if let Some(view) = page["data"].as_array().unwrap().iter().find(|view| view["workspaceId"] == ws.id.as_str()) {
+                let of = |name: &str| view[name].as_i64().unwrap();
+                return (of("lookedAt"), of("differ"), of("differenceNanoUsd"), of("entered"), of("unpriced"));
+            }
+            path = format!("/billing/reprice?limit=200&after={}", page["nextCursor"].as_str().expect("it is on some page"));
+        }
+    };
+    let all = "2020-01-01T00:00:00Z";
+    assert_eq!(reprice(false, all).await, (3, 0, 0, 0, 0), "nothing has changed");
+    put_price(&model, json!({ "outputUsdPerMtok": 12, "inputUsdPerMtok": 0.5 })).await;
+    let new = 50 * 500 + 5 * 12_000;
+    assert_eq!(reprice(true, all).await, (3, 3, 3 * (new - old), 0, 0));
+    assert_eq!(reprice(true, "2099-01-01T00:00:00Z").await, (0, 0, 0, 0, 0));
+    let db = Db::connect().await;
+    assert_eq!(db.ledger(&ws.id).await.len(), 3, "a dry run enters nothing");
+    assert_eq!(reprice(false, all).await, (3, 3, 3 * (new - old), 3, 0));
+    assert_eq!(reprice(false, all).await, (3, 0, 0, 0, 0), "once");
+    let ledger = db.ledger(&ws.id).await;
+    assert_eq!((ledger.len(), db::nano(&ledger)), (6, 3 * new));
+    let charge = db.number("SELECT sum(charge_usd) * 1000000000 FROM ledger WHERE workspace_id = $1", &[&ws.id]).await;
+    assert_eq!(charge, 3 * new * 3 / 2, "by the mark-up that they began with");
+    let turns = db.turns(&ws.id).await;
+    assert!(turns.iter().all(|turn| turn["nano"] == new && turn["price_version"] == 2), "{turns:?}");
+    assert_eq!(ws.owner.get(&ws.path("/usage")).await.ok(200)["totalCostNanoUsd"], 3 * new);
+    assert_eq!(ws.window("maxCostUsdPerMonth").await["used"], 3 * new);
+    assert_eq!(ws.operator.get(&ws.path("/ledger/verify")).await.ok(200)["ok"], true);
+    ws.owner.post("/billing/reprice", &json!({ "from": all, "to": all })).await.problem(403, "forbidden");
+    assert_eq!(
+        ws.operator.post("/billing/reprice", &json!({ "from": all, "to": all })).await.problem(422, "unprocessable")["errors"][0]["pointer"],
+        "/to"
+    );
+}
+
+#[tokio::test]
+async fn no_column_of_money_is_a_float() {
+    let found = Db::connect()
+        .await
+        .rows(
+            "SELECT table_name || '.' || column_name AS name FROM information_schema.columns
+             WHERE table_schema = 'public' AND data_type IN ('real', 'double precision', 'money') AND $1 <> ''",
+            &["x"],
+        )
+        .await;
+    assert_eq!(found, Vec::<Value>::new(), "money is numeric or whole nano-dollars; nothing else here has parts either");
+}
