@@ -50,8 +50,8 @@ locals {
       ]
       stream = false
       # Scheduled jobs go on for 25 seconds, and the last step to its end.
-      timeout  = 60
-      secrets  = ["TOKEN_KEYS", "TENANT_KEYS", "SECRETS_KEY", "RECEIPT_KEYS", "STRIPE_API_KEY"]
+      timeout = 60
+      secrets = ["TOKEN_KEYS", "TENANT_KEYS", "SECRETS_KEY", "RECEIPT_KEYS", "STRIPE_API_KEY"]
       settings = [
         "OUTGOING_HOSTS", "STRIPE_METER_EVENT", "STRIPE_METER_VALUE", "INVOICE_FROM", "INVOICE_LOGO", "INVOICE_PREFIX", "INVOICE_GRACE_HOURS",
       ]
