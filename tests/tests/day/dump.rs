@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 const TURNS: &str =
     "SELECT to_jsonb(t) - 'workspace_id' || jsonb_build_object('cost_usd', t.cost_usd::text) AS row FROM turns t WHERE t.workspace_id = $1
     ORDER BY (SELECT min(l.seq) FROM ledger l WHERE l.workspace_id = t.workspace_id AND l.turn_id = t.id), t.created_at, t.id";
-const LEDGER: &str = "SELECT to_jsonb(l) - 'workspace_id' || jsonb_build_object('cost_usd', l.cost_usd::text) AS row FROM ledger l WHERE l.workspace_id = $1 ORDER BY l.seq";
+const LEDGER: &str = "SELECT to_jsonb(l) - 'workspace_id' || jsonb_build_object('cost_usd', l.cost_usd::text, 'charge_usd', l.charge_usd::text) AS row FROM ledger l WHERE l.workspace_id = $1 ORDER BY l.seq";
 const SESSIONS: &str =
     "SELECT to_jsonb(s) - 'workspace_id' - 'extracted_seq' AS row FROM sessions s WHERE s.workspace_id = $1 ORDER BY s.created_at, s.id";
 const MESSAGES: &str =
@@ -80,8 +80,8 @@ impl Names {
             Value::Array(values) => values.iter().map(|value| self.replace(key, value)).collect(),
             Value::Object(members) => {
                 // By key, whatever the order in which they were sent.
-                // (What is forecast of a month depends on how much of it is over.)
-                let is_left_out = |key: &str| ["requestId", "forecast"].contains(&key);
+                // (What is forecast of a month depends on how much of it is over; what is not rolled up, on when the job was there.)
+                let is_left_out = |key: &str| ["requestId", "forecast", "notRolledUp"].contains(&key);
                 let members: BTreeMap<_, _> = members.iter().filter(|(key, value)| !is_left_out(key) && !is_time(value)).collect();
                 Value::Object(members.into_iter().map(|(key, value)| (key.clone(), self.replace(key, value))).collect::<Map<_, _>>())
             }

@@ -1,6 +1,6 @@
 //! Documents: kept at once, searched when they are split, by versions; and the jobs that split them.
 
-use astra_tests::{Api, Db, Workspace};
+use astra_tests::{Api, Db, Workspace, wait};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -131,6 +131,13 @@ async fn html_is_read_without_its_scripts_and_a_long_text_is_searched_as_a_whole
     ws.owner.request(http::Method::PUT, &path(&ws, "long")).body("text/plain", paragraphs.concat()).send().await.ok(202);
     let done = ready(&ws.owner, &ws, "long").await;
     assert!(done["chunks"].as_i64().unwrap() > 40, "{done}");
+    // Where words are searched in an index of their own, it follows.
+    wait::until("the index", PATIENCE, async || match &ws.owner.get(&ws.path("/memory/status")).await.ok(200)["index"] {
+        Value::Null => Ok(()),
+        index if index["ready"] == true && index["waiting"] == 0 => Ok(()),
+        index => Err(index.clone()),
+    })
+    .await;
     for n in ["0", "2718", "3999"] {
         let found = search(&ws.owner, &ws, &format!("number {n}")).await;
         // Others have the word "number" as well, and may be as near by meaning.

@@ -44,7 +44,7 @@ async fn jwks() -> Value {
 }
 
 /// What a receipt says, by a library that knows nothing of astra.
-fn claims(receipt: &str, jwks: &Value) -> Result<Value, jsonwebtoken::errors::Error> {
+pub(crate) fn claims(receipt: &str, jwks: &Value) -> Result<Value, jsonwebtoken::errors::Error> {
     let kid = jsonwebtoken::decode_header(receipt)?.kid.expect("kid");
     let key = jwks["keys"].as_array().unwrap().iter().find(|key| key["kid"] == kid.as_str()).expect("the key is published");
     let mut validation = Validation::new(Algorithm::EdDSA);

@@ -24,6 +24,7 @@ mod limits;
 mod logs;
 mod memory;
 mod meters;
+mod mixed;
 mod models;
 mod onboarding;
 mod our_budgets;
