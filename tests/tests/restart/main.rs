@@ -6,6 +6,7 @@
 
 mod crashes;
 mod functions;
+mod jobs;
 mod our_budgets;
 mod postgres;
 

@@ -26,9 +26,14 @@ pub(crate) async fn ready(api: &Api, ws: &Workspace, slug: &str) -> Value {
     }
 }
 
+/// Sends markdown.
+pub(crate) async fn put(api: &Api, ws: &Workspace, slug: &str, text: &str) {
+    api.request(http::Method::PUT, &path(ws, slug)).body("text/markdown", text.to_owned()).send().await.ok(202);
+}
+
 /// Sends markdown and waits until it is searched.
 pub(crate) async fn upload(api: &Api, ws: &Workspace, slug: &str, text: &str) -> Value {
-    api.request(http::Method::PUT, &path(ws, slug)).body("text/markdown", text.to_owned()).send().await.ok(202);
+    put(api, ws, slug, text).await;
     ready(api, ws, slug).await
 }
 

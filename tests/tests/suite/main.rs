@@ -10,6 +10,7 @@ mod description;
 mod disconnects;
 mod embedders;
 mod extraction;
+mod fairness;
 mod grants;
 mod guards;
 mod hangups;
