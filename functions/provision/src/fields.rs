@@ -1,5 +1,6 @@
 //! Forms of fields, checked once when a request is read. Their `OpenAPI` descriptions say the same, so that what the document allows is accepted.
 
+use astra_kernel::Problem;
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer};
 
@@ -88,6 +89,14 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Change<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Ok(Option::deserialize(deserializer)?.map_or(Self::Remove, Self::Set))
     }
+}
+
+/// What may be charged more than what it costs, in hundredths of a percent.
+pub(crate) fn check_markup(points: Option<i32>) -> Result<(), Problem> {
+    if points.is_some_and(|points| !(-10_000..=1_000_000).contains(&points)) {
+        return Err(Problem::field("/markupBasisPoints", "a whole number from -10000 (nothing is charged) to 1000000"));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

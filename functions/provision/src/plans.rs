@@ -1,6 +1,7 @@
 //! Plans: a plan's template is one set of agent definitions for all workspaces of the plan. The operator's.
 
 use crate::definition::DefinitionView;
+use crate::fields::check_markup;
 use crate::template::{self, MAX_BYTES, Template, TemplateBody};
 use astra_documents::yaml::MEDIA_TYPES;
 use astra_host::fields::{Text, present};
@@ -212,9 +213,7 @@ pub(crate) async fn put_settings<H: Host>(
     let operator = call.operator(Permission::WorkspaceList).await?;
     let plan = Text::of_path("plan", path.plan)?;
     let SettingsBody { carry_over, markup_basis_points, extraction, extraction_model } = request.json().await?;
-    if markup_basis_points.is_some_and(|points| !(-10_000..=1_000_000).contains(&points)) {
-        return Err(Problem::field("/markupBasisPoints", "a whole number from -10000 (nothing is charged) to 1000000").into());
-    }
+    check_markup(markup_basis_points)?;
     let extraction_model = extraction_model.map(ModelName::checked).transpose()?;
     let extraction = extraction.map(Extraction::as_str);
     let settings = NewPlanSettings { carry_over, markup_basis_points, extraction, extraction_model: extraction_model.as_ref() };

@@ -1,12 +1,13 @@
 //! Workspaces: made once, changed with care, deleted whole.
 
+use crate::fields::{Change, check_markup};
 use crate::limits::{LimitsBody, LimitsPatch, LimitsView};
 use crate::restrictions::RestrictionsBody;
 use astra_host::fields::{Text, WorkspacePath, present};
 use astra_host::paging::{PageBody, PageQuery};
 use astra_host::routes::{Params, Unread};
 use astra_host::{Allowed, Call, CounterUnreachable, Failure, Host};
-use astra_kernel::{Code, Limits, Permission, Problem, Timestamp, WorkspaceId};
+use astra_kernel::{Claims, Code, Limits, Permission, Problem, Timestamp, WorkspaceId};
 use astra_quota::words::{Answer, Ask};
 use astra_store::workspaces::{Created, Erased, Kept, NewWorkspace, Patched, Removed, Workspace, WorkspacePatch};
 use astra_store::{StoreError, Tenant};
@@ -38,6 +39,10 @@ pub(crate) struct WorkspaceView {
     time_zone: String,
     /// `active`, `provisioning` or `deleting`.
     status: String,
+    /// What it is charged more than what it costs, in hundredths of a percent, in place of what its plan says. The operator is told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = -10_000, maximum = 1_000_000, nullable = false)]
+    markup_basis_points: Option<i32>,
     /// When it was made.
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
@@ -48,9 +53,29 @@ pub(crate) struct WorkspaceView {
 
 impl From<Workspace> for WorkspaceView {
     fn from(workspace: Workspace) -> Self {
-        let Workspace { id, display_name, plan, owner_id, limits, restrictions, time_zone, status, created_at, updated_at } = workspace;
+        let Workspace {
+            id,
+            display_name,
+            plan,
+            owner_id,
+            limits,
+            restrictions,
+            time_zone,
+            status,
+            markup_basis_points,
+            created_at,
+            updated_at,
+        } = workspace;
         let (limits, restrictions) = (limits.into(), restrictions.into());
-        Self { id, display_name, plan, owner_id, limits, restrictions, time_zone, status, created_at, updated_at }
+        Self { id, display_name, plan, owner_id, limits, restrictions, time_zone, status, markup_basis_points, created_at, updated_at }
+    }
+}
+
+impl WorkspaceView {
+    /// As somebody is told: what the operator earns is the operator's to know.
+    fn told_to(workspace: Workspace, who: &Claims) -> Self {
+        let all = Self::from(workspace);
+        if who.is_operator() { all } else { Self { markup_basis_points: None, ..all } }
     }
 }
 
@@ -154,8 +179,8 @@ pub(crate) async fn create<H: Host>(call: Call<H>, request: Unread) -> Result<Re
     responses((status = 200, description = "The workspace", body = WorkspaceView)),
 )]
 pub(crate) async fn read<H: Host>(call: Call<H>, Params(path): Params<WorkspacePath>) -> Result<Json<WorkspaceView>, Failure> {
-    let Allowed { data, .. } = call.tenant(&path.workspace_id, Permission::WorkspaceRead).await?;
-    Ok(Json(existing(&data).await?.into()))
+    let Allowed { claims, data, .. } = call.tenant(&path.workspace_id, Permission::WorkspaceRead).await?;
+    Ok(Json(WorkspaceView::told_to(existing(&data).await?, &claims)))
 }
 
 /// What to change about a workspace. At least one.
@@ -183,6 +208,10 @@ pub(crate) struct PatchBody {
     #[serde(default, deserialize_with = "present")]
     #[schema(nullable = false)]
     restrictions: Option<RestrictionsBody>,
+    /// What it is charged more than what it costs, in hundredths of a percent, in place of what its plan says; null: as its plan says. The operator's to change.
+    #[serde(default)]
+    #[schema(value_type = Option<i32>, minimum = -10_000, maximum = 1_000_000)]
+    markup_basis_points: Change<i32>,
 }
 
 /// Changes a workspace. Owners and admins change its name; plan and limits are the operator's.
@@ -197,24 +226,28 @@ pub(crate) async fn change<H: Host>(
     request: Unread,
 ) -> Result<Json<WorkspaceView>, Failure> {
     let Allowed { claims, data, .. } = call.tenant(&path.workspace_id, Permission::WorkspaceWrite).await?;
-    let PatchBody { display_name, plan, time_zone, limits, restrictions } = request.json().await?;
-    let is_operators = plan.is_some() || limits.is_some() || time_zone.is_some() || restrictions.is_some();
+    let PatchBody { display_name, plan, time_zone, limits, restrictions, markup_basis_points } = request.json().await?;
+    let markup_basis_points = markup_basis_points.into_stored(|points| points);
+    let is_operators = plan.is_some() || limits.is_some() || time_zone.is_some() || restrictions.is_some() || markup_basis_points.is_some();
     if is_operators && !claims.is_operator() {
         return Err(Problem::new(
             Code::Forbidden,
-            "Plan, limits, restrictions and timeZone are the operator's to change; displayName is yours.",
+            "Plan, limits, restrictions, timeZone and markupBasisPoints are the operator's to change; displayName is yours.",
         )
         .into());
     }
     if display_name.is_none() && !is_operators {
-        return Err(Problem::field("/", "nothing to change: name displayName, plan, timeZone, limits or restrictions").into());
+        let detail = "nothing to change: name displayName, plan, timeZone, limits, restrictions or markupBasisPoints";
+        return Err(Problem::field("/", detail).into());
     }
+    check_markup(markup_basis_points.flatten())?;
     let changes = WorkspacePatch {
         display_name: display_name.map(Text::into_string),
         plan: plan.map(Text::into_string),
         time_zone: time_zone.map(Text::into_string),
         limits: limits.map(LimitsPatch::into_stored),
         restrictions: restrictions.map(Into::into),
+        markup_basis_points,
     };
     let changes_limits = changes.limits.is_some() || changes.time_zone.is_some();
     let workspace = match data.patch_workspace(&changes, call.host.now()).await? {
@@ -226,7 +259,7 @@ pub(crate) async fn change<H: Host>(
         // Running turns keep to them from now on. Should the counter not hear of it, it will with the next turn that begins.
         let _ = call.host.ask(data.workspace(), &Ask::Status).await;
     }
-    Ok(Json((*workspace).into()))
+    Ok(Json(WorkspaceView::told_to(*workspace, &claims)))
 }
 
 fn time_zone_unknown() -> Problem {

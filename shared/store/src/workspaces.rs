@@ -26,6 +26,8 @@ pub struct Workspace {
     pub time_zone: String,
     /// `active`, `provisioning` or `deleting`.
     pub status: String,
+    /// What it is charged more than what it costs, in hundredths of a percent. None: as its plan says.
+    pub markup_basis_points: Option<i32>,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it was last changed.
@@ -158,6 +160,9 @@ pub struct WorkspacePatch {
     /// What takes the place of its restrictions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub restrictions: Option<Restrictions>,
+    /// Its own mark-up; null: its plan's again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub markup_basis_points: Option<Option<i32>>,
 }
 
 /// What to change about a workspace's limits ([`Limits`]): what is absent stays, null is removed.

@@ -114,6 +114,34 @@ async fn a_plans_mark_up_is_charged_from_then_on_and_limits_go_by_the_cost() {
 }
 
 #[tokio::test]
+async fn a_workspaces_own_mark_up_takes_the_place_of_its_plans() {
+    let ws = Workspace::local().await;
+    let plan = json!({ "carryOver": false, "extraction": "off", "markupBasisPoints": 1000 });
+    ws.operator.put(&format!("/plans/{}", ws.plan), &plan).await.ok(200);
+    let set = async |points: &Value| ws.operator.patch(&ws.path(""), &json!({ "markupBasisPoints": points })).await;
+    let mut expected = Vec::new();
+    for (points, is) in [(json!(2500), 2500), (json!(0), 0), (json!(-10_000), -10_000), (Value::Null, 1000)] {
+        assert_eq!(set(&points).await.ok(200)["markupBasisPoints"], points);
+        let cost = ws.turn("what is it?").await.ok(200)["costNanoUsd"].as_i64().unwrap();
+        expected.push((is, (cost * (10_000 + is) + 5_000) / 10_000));
+    }
+    let entries = ws.owner.get(&ws.path("/ledger")).await.ok(200);
+    let charged = entries["data"].as_array().unwrap().iter().rev();
+    let charged: Vec<_> =
+        charged.map(|entry| (entry["markupBasisPoints"].as_i64().unwrap(), entry["chargeNanoUsd"].as_i64().unwrap())).collect();
+    assert_eq!(charged, expected);
+    // It is the operator's to set and to be told; what does not fit changes nothing.
+    set(&json!(7)).await.ok(200);
+    ws.owner.patch(&ws.path(""), &json!({ "markupBasisPoints": 0 })).await.problem(403, "forbidden");
+    assert_eq!(ws.owner.get(&ws.path("")).await.ok(200)["markupBasisPoints"], Value::Null);
+    for bad in [json!(-10_001), json!(1_000_001), json!("7"), json!(0.5)] {
+        let problem = set(&bad).await.problem(422, "unprocessable");
+        assert_eq!(problem["errors"][0]["pointer"], "/markupBasisPoints", "{bad}");
+    }
+    assert_eq!(ws.operator.get(&ws.path("")).await.ok(200)["markupBasisPoints"], 7);
+}
+
+#[tokio::test]
 async fn a_charge_is_rounded_half_up_once() {
     let wrong = Db::connect()
         .await
