@@ -285,13 +285,16 @@ impl<H: Host> Call<H> {
         } else {
             match data.standing(&claims.sub, &claims.jti).await? {
                 Standing::Member(access) => access,
-                Standing::NoMember => {
+                nobody @ (Standing::NoMember | Standing::TokenRevoked) => {
+                    let (because, problem) = match nobody {
+                        Standing::TokenRevoked => (Because::Revoked, Problem::token_revoked()),
+                        _ => (Because::NoMember, Problem::no_member()),
+                    };
                     if let Some(needs) = needs {
-                        self.note_denial(&claims, data.workspace(), needs, Because::NoMember)?;
+                        self.note_denial(&claims, data.workspace(), needs, because)?;
                     }
-                    return Err(Problem::no_member().into());
+                    return Err(problem.into());
                 }
-                Standing::TokenRevoked => return Err(Problem::token_revoked().into()),
             }
         };
         Ok(Allowed { claims, access, data })

@@ -30,6 +30,8 @@ pub enum Because {
     Scope,
     /// They are no member, or none any more.
     NoMember,
+    /// Their token is revoked.
+    Revoked,
 }
 
 /// Which entries.

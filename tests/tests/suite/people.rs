@@ -1,7 +1,8 @@
 //! Members, their tokens, and secrets.
 
-use astra_tests::{Db, Workspace, canary};
+use astra_tests::{Db, Workspace, canary, wait};
 use serde_json::{Value, json};
+use std::time::Duration;
 
 fn names(list: &Value, key: &str) -> Vec<String> {
     list["data"].as_array().expect("data").iter().map(|row| row[key].as_str().expect("a name").to_owned()).collect()
@@ -138,6 +139,13 @@ async fn a_revoked_token_is_refused_at_the_next_request_and_no_other_is() {
     }
     anna(&one).post(&ws.path("/turns"), &Workspace::turn_body("still here?")).await.problem(401, "unauthorized");
     anna(&two).post(&ws.path("/turns"), &Workspace::turn_body("still here.")).await.ok(200);
+    // That it was tried is written down.
+    wait::until("the denial", Duration::from_secs(20), async || {
+        let denied = ws.owner.get(&ws.path("/audit?outcome=denied&actor=anna")).await.ok(200);
+        let is_it = |entry: &Value| entry["detail"]["because"] == "revoked" && entry["actor"]["jti"] == one["jti"];
+        if denied["data"].as_array().unwrap().iter().any(is_it) { Ok(()) } else { Err(denied) }
+    })
+    .await;
     // Somebody else's workspace takes no notice of it.
     let other = Workspace::local().await;
     let _ = other.owner.delete(&other.path(&format!("/tokens/{}", two["jti"].as_str().unwrap()))).await.expect(204);
