@@ -28,6 +28,7 @@ fn document(slug: usize, version: usize) -> String {
 async fn until_taken(what: &str, send: impl AsyncFn() -> Result<Reply, reqwest::Error>) -> Value {
     wait::until(what, PATIENCE, async || match send().await {
         Ok(reply) if [200, 202].contains(&reply.status) => Ok(reply.json()),
+        Ok(reply) if reply.status == 409 => Err(reply.problem(409, "conflict").to_string()),
         Ok(reply) => refused_for_now(reply),
         Err(error) => Err(error.to_string()),
     })
@@ -43,13 +44,20 @@ async fn keep_writing(ws: &Workspace, over: &Cell<bool>) -> usize {
             let put = async || ws.owner.request(http::Method::PUT, &path).body("text/markdown", document(count, version)).try_send().await;
             until_taken("a document that is taken", put).await;
         }
-        // Under a key: who hears nothing asks again, and it is one turn.
-        let key = format!("fact-{count}");
-        // Nothing in it is like what is in another.
+        // Under a key: who hears nothing asks again, and it is one turn. One that died is not run again: it gets a new key.
+        // Nothing in what is said is like what is said in another.
         let said = format!("Remember that a{count} b{count} c{count} d{count} are in box e{count}.");
         let body = json!({ "agentId": "assistant", "message": said });
-        let turn =
-            async || ws.member.request(http::Method::POST, &ws.path("/turns")).header("idempotency-key", &key).json(&body).try_send().await;
+        let died = Cell::new(0);
+        let turn = async || {
+            let key = format!("fact-{count}-{}", died.get());
+            let asked =
+                ws.member.request(http::Method::POST, &ws.path("/turns")).header("idempotency-key", &key).json(&body).try_send().await;
+            if asked.as_ref().is_ok_and(|reply| reply.status == 409) {
+                died.set(died.get() + 1);
+            }
+            asked
+        };
         until_taken("a turn", turn).await;
         count += 1;
     }
