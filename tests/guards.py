@@ -185,11 +185,10 @@ def main():
         began = time.monotonic()
         try:
             by = seen(guard, copy, suite, database)
+            said = "**nothing**"
         except RuntimeError as error:
-            by, error = None, f"**{error}**"
-        else:
-            error = "**nothing**"
-        caught = ", ".join(f"`{'::'.join(name.split('::')[-2:])}`" for name in by[:4]) + (f" and {len(by) - 4} more" if len(by) > 4 else "") if by else error
+            by, said = None, f"**{error}**"
+        caught = ", ".join(f"`{'::'.join(name.split('::')[-2:])}`" for name in by[:4]) + (f" and {len(by) - 4} more" if len(by) > 4 else "") if by else said
         where = guard.get("file") or guard.get("function") or "`" + guard["sql"].replace("|", "/") + "`"
         lines.append(f"| {guard['name']} | {where} | {caught} | {time.monotonic() - began:.0f} |")
         print(f"{len(lines)}/{len(chosen)} {lines[-1]}", file=sys.stderr, flush=True)

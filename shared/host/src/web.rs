@@ -280,20 +280,19 @@ impl<H: Host> Call<H> {
     /// Opens a workspace's data with what its caller is there now. `needs` is what the audit log says that they asked for, when they are nobody there.
     async fn open(&self, claims: Claims, workspace: WorkspaceId, needs: Option<Permission>) -> Result<Allowed<'_, H>, Failure> {
         let data = Tenant::open(&self.host, workspace).by(self.actor(&claims)?);
+        let note = |because| needs.map_or(Ok(()), |needs| self.note_denial(&claims, data.workspace(), needs, because));
         let access = if claims.is_operator() {
             Access::default_of(Role::Operator.as_str())
         } else {
             match data.standing(&claims.sub, &claims.jti).await? {
                 Standing::Member(access) => access,
-                nobody @ (Standing::NoMember | Standing::TokenRevoked) => {
-                    let (because, problem) = match nobody {
-                        Standing::TokenRevoked => (Because::Revoked, Problem::token_revoked()),
-                        _ => (Because::NoMember, Problem::no_member()),
-                    };
-                    if let Some(needs) = needs {
-                        self.note_denial(&claims, data.workspace(), needs, because)?;
-                    }
-                    return Err(problem.into());
+                Standing::NoMember => {
+                    note(Because::NoMember)?;
+                    return Err(Problem::no_member().into());
+                }
+                Standing::TokenRevoked => {
+                    note(Because::Revoked)?;
+                    return Err(Problem::token_revoked().into());
                 }
             }
         };
