@@ -1,6 +1,5 @@
 //! Forms of fields, checked once when a request is read. Their `OpenAPI` descriptions say the same, so that what the document allows is accepted.
 
-use astra_kernel::Problem;
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer};
 
@@ -31,6 +30,19 @@ whole_number! {
 whole_number! {
     /// A whole number of at least one.
     Positive, 1..=9_007_199_254_740_991_i64
+}
+
+/// What is charged more than what it costs, in hundredths of a percent; -10000: nothing is charged. (The macro above takes no number below zero.)
+#[derive(Debug, Clone, Copy, PartialEq, Eq, utoipa::ToSchema)]
+#[schema(value_type = i64, minimum = -10_000, maximum = 1_000_000)]
+pub(crate) struct BasisPoints(pub(crate) i64);
+
+impl<'de> Deserialize<'de> for BasisPoints {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let what = "a whole number from -10000 (nothing is charged) to 1000000";
+        let number = deserializer.deserialize_i64(WholeNumber { what })?;
+        if (-10_000..=1_000_000).contains(&number) { Ok(Self(number)) } else { Err(serde::de::Error::custom(what)) }
+    }
 }
 
 /// Reads a whole number, also one that is written with a fraction of zero.
@@ -89,14 +101,6 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Change<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Ok(Option::deserialize(deserializer)?.map_or(Self::Remove, Self::Set))
     }
-}
-
-/// What may be charged more than what it costs, in hundredths of a percent.
-pub(crate) fn check_markup(points: Option<i32>) -> Result<(), Problem> {
-    if points.is_some_and(|points| !(-10_000..=1_000_000).contains(&points)) {
-        return Err(Problem::field("/markupBasisPoints", "a whole number from -10000 (nothing is charged) to 1000000"));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

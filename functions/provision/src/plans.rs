@@ -1,7 +1,7 @@
 //! Plans: a plan's template is one set of agent definitions for all workspaces of the plan. The operator's.
 
 use crate::definition::DefinitionView;
-use crate::fields::check_markup;
+use crate::fields::BasisPoints;
 use crate::template::{self, MAX_BYTES, Template, TemplateBody};
 use astra_documents::yaml::MEDIA_TYPES;
 use astra_host::fields::{Text, present};
@@ -118,8 +118,8 @@ pub(crate) struct SettingsBody {
     /// What the plan's workspaces are charged more than what it costs, in hundredths of a percent (2000: a fifth more); less when it is negative. As it is unless told. It holds for what
     /// begins from then on.
     #[serde(default, deserialize_with = "present")]
-    #[schema(minimum = -10_000, maximum = 1_000_000, nullable = false)]
-    markup_basis_points: Option<i32>,
+    #[schema(nullable = false)]
+    markup_basis_points: Option<BasisPoints>,
     /// How what is said in conversations becomes memories: `off`, by `rules`, which cost nothing, or by a `model`; as the deployment does unless told.
     #[serde(default, deserialize_with = "word_or_null")]
     #[schema(value_type = Option<String>, pattern = "^(off|rules|model)$")]
@@ -188,7 +188,7 @@ pub(crate) struct PlanView {
     /// Whether what is left of a month's budget is carried over into the next.
     carry_over: bool,
     /// What its workspaces are charged more than what it costs, in hundredths of a percent.
-    markup_basis_points: i32,
+    markup_basis_points: i64,
     /// The version of its template; null while it has none.
     #[schema(required = true)]
     template_version: Option<i32>,
@@ -213,7 +213,7 @@ pub(crate) async fn put_settings<H: Host>(
     let operator = call.operator(Permission::WorkspaceList).await?;
     let plan = Text::of_path("plan", path.plan)?;
     let SettingsBody { carry_over, markup_basis_points, extraction, extraction_model } = request.json().await?;
-    check_markup(markup_basis_points)?;
+    let markup_basis_points = markup_basis_points.map(|BasisPoints(points)| points);
     let extraction_model = extraction_model.map(ModelName::checked).transpose()?;
     let extraction = extraction.map(Extraction::as_str);
     let settings = NewPlanSettings { carry_over, markup_basis_points, extraction, extraction_model: extraction_model.as_ref() };

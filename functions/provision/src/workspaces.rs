@@ -1,6 +1,6 @@
 //! Workspaces: made once, changed with care, deleted whole.
 
-use crate::fields::{Change, check_markup};
+use crate::fields::{BasisPoints, Change};
 use crate::limits::{LimitsBody, LimitsPatch, LimitsView};
 use crate::restrictions::RestrictionsBody;
 use astra_host::fields::{Text, WorkspacePath, present};
@@ -41,8 +41,8 @@ pub(crate) struct WorkspaceView {
     status: String,
     /// What it is charged more than what it costs, in hundredths of a percent, in place of what its plan says. The operator is told.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = -10_000, maximum = 1_000_000, nullable = false)]
-    markup_basis_points: Option<i32>,
+    #[schema(value_type = BasisPoints)]
+    markup_basis_points: Option<i64>,
     /// When it was made.
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
@@ -210,8 +210,8 @@ pub(crate) struct PatchBody {
     restrictions: Option<RestrictionsBody>,
     /// What it is charged more than what it costs, in hundredths of a percent, in place of what its plan says; null: as its plan says. The operator's to change.
     #[serde(default)]
-    #[schema(value_type = Option<i32>, minimum = -10_000, maximum = 1_000_000)]
-    markup_basis_points: Change<i32>,
+    #[schema(value_type = Option<BasisPoints>)]
+    markup_basis_points: Change<BasisPoints>,
 }
 
 /// Changes a workspace. Owners and admins change its name; plan and limits are the operator's.
@@ -227,7 +227,7 @@ pub(crate) async fn change<H: Host>(
 ) -> Result<Json<WorkspaceView>, Failure> {
     let Allowed { claims, data, .. } = call.tenant(&path.workspace_id, Permission::WorkspaceWrite).await?;
     let PatchBody { display_name, plan, time_zone, limits, restrictions, markup_basis_points } = request.json().await?;
-    let markup_basis_points = markup_basis_points.into_stored(|points| points);
+    let markup_basis_points = markup_basis_points.into_stored(|BasisPoints(points)| points);
     let is_operators = plan.is_some() || limits.is_some() || time_zone.is_some() || restrictions.is_some() || markup_basis_points.is_some();
     if is_operators && !claims.is_operator() {
         return Err(Problem::new(
@@ -240,7 +240,6 @@ pub(crate) async fn change<H: Host>(
         let detail = "nothing to change: name displayName, plan, timeZone, limits, restrictions or markupBasisPoints";
         return Err(Problem::field("/", detail).into());
     }
-    check_markup(markup_basis_points.flatten())?;
     let changes = WorkspacePatch {
         display_name: display_name.map(Text::into_string),
         plan: plan.map(Text::into_string),

@@ -95,7 +95,7 @@ pub struct NewPlanSettings<'a> {
     /// Whether a budget that is not used up is carried over into the next month.
     pub carry_over: bool,
     /// What its workspaces are charged more than what it costs, in hundredths of a percent; none: as it is.
-    pub markup_basis_points: Option<i32>,
+    pub markup_basis_points: Option<i64>,
     /// How conversations become memories: `off`, `rules` or `model`; none: as the deployment does.
     pub extraction: Option<&'a str>,
     /// By which model; none: the agent's.
@@ -109,7 +109,7 @@ pub struct PlanSettings {
     /// Whether a budget that is not used up is carried over into the next month.
     pub carry_over: bool,
     /// What its workspaces are charged more than what it costs, in hundredths of a percent.
-    pub markup_basis_points: i32,
+    pub markup_basis_points: i64,
     /// The template's version, when there is one.
     pub template_version: Option<i32>,
     /// How conversations become memories; none: as the deployment does.

@@ -27,7 +27,7 @@ pub struct Workspace {
     /// `active`, `provisioning` or `deleting`.
     pub status: String,
     /// What it is charged more than what it costs, in hundredths of a percent. None: as its plan says.
-    pub markup_basis_points: Option<i32>,
+    pub markup_basis_points: Option<i64>,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it was last changed.
@@ -162,7 +162,7 @@ pub struct WorkspacePatch {
     pub restrictions: Option<Restrictions>,
     /// Its own mark-up; null: its plan's again.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub markup_basis_points: Option<Option<i32>>,
+    pub markup_basis_points: Option<Option<i64>>,
 }
 
 /// What to change about a workspace's limits ([`Limits`]): what is absent stays, null is removed.
