@@ -258,6 +258,9 @@ async fn settings_are_the_operators_and_what_is_none_is_named() {
     let path = ws.path("/memory/settings");
     let local = json!({ "embedder": { "provider": "local", "dimensions": 384 }, "fade": { "weight": 0.5, "halfLifeDays": 30 } });
     ws.owner.put(&path, &local).await.problem(403, "forbidden");
+    // A role of the workspace's own may have any permission, and is no operator.
+    ws.operator.put(&ws.path("/roles/lister"), &json!({ "allow": ["workspace:list", "memory:*"] })).await.ok(200);
+    ws.user("lea", "lister").await.put(&path, &local).await.problem(403, "forbidden");
     let set = ws.operator.put(&path, &local).await.ok(200);
     assert_eq!(
         (&set["fade"], &set["embedder"], &set["toEmbed"]),

@@ -268,7 +268,8 @@ async fn a_grant_shows_the_granters_memory_when_it_says_so_to_whom_the_receiver_
         a.owner.post(&a.path("/memories"), &json!({ "kind": "fact", "content": content, "personal": personal })).await.ok(201);
     };
     remember("Refunds take 30 days at A.", false).await;
-    remember("Refunds of A's owner take a year.", true).await;
+    // Nearer to what is asked than anything else.
+    remember("When are refunds paid? To A's owner after a year.", true).await;
     let handbook = crate::knowledge::upload(&a.owner, &a, "handbook", "# A\n\nRefunds of A are paid on Fridays.").await;
     b.owner.post(&b.path("/memories"), &json!({ "kind": "fact", "content": "Refunds take 14 days at B." })).await.ok(201);
     // Who may read it at B, and who may not: nobody does unless a role says so.
