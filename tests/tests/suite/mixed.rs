@@ -74,6 +74,17 @@ impl Plan {
         })
     }
 
+    /// What a call asks for: no more output than it lets.
+    fn of(body: &Value) -> Option<Self> {
+        let said = body["messages"].as_array()?.last()?["content"].as_str()?;
+        let mut plan = Self::read(said)?;
+        let allowed = ["max_completion_tokens", "max_tokens"].iter().find_map(|name| body[name].as_i64()).unwrap_or(i64::MAX);
+        let [_, _, output, reasoning] = &mut plan.usage;
+        *output = allowed.min(*output);
+        *reasoning = (*output).min(*reasoning);
+        Some(plan)
+    }
+
     fn acts(&self) -> Vec<Act> {
         let pieces = [OK, delta("one "), Act::Pause(Duration::from_millis(10)), delta("two "), delta("three")];
         let [input, cached, output, reasoning] = self.usage;
@@ -131,11 +142,7 @@ struct Houses {
 
 impl Houses {
     async fn build(tight: usize) -> Self {
-        let server = Scripted::directed(|_, body| {
-            let said = body["messages"].as_array().and_then(|all| all.last()).and_then(|last| last["content"].as_str()).unwrap_or_default();
-            Plan::read(said).expect("a message of this test").acts()
-        })
-        .await;
+        let server = Scripted::directed(|_, body| Plan::of(body).expect("a message of this test").acts()).await;
         let model = astra_tests::workspace::unique("mixed");
         put_price(&model, 0).await;
         let mut agent = template::openai("assistant", &server.openai());
@@ -230,12 +237,18 @@ const CHARGE: &str = "SELECT (charge_usd * 1000000000)::bigint AS charge, id FRO
 impl Houses {
     /// Each entry is one call of the journal's, at the price of its time, or the estimate of a call without a count.
     async fn the_ledger_is_the_journal(&self) -> usize {
+        let mut journal = BTreeMap::<usize, Vec<Plan>>::new();
+        for plan in self.server.calls().iter().map(|call| Plan::of(&call.body).unwrap()).filter(|plan| plan.way != Way::Refused) {
+            journal.entry(plan.number).or_default().push(plan);
+        }
+        assert!(journal.values().all(|calls| calls.len() == 1), "a call was made twice: {journal:?}");
         // Which message is which turn's; it is where the talk was, whoever paid.
         let mut plans = HashMap::new();
         for ws in &self.all {
             for message in self.db.messages(&ws.id).await.iter().filter(|message| message["role"] == "user") {
                 if let Some(plan) = Plan::read(message["content"].as_str().unwrap()) {
-                    plans.insert(message["turn_id"].as_str().unwrap().to_owned(), plan);
+                    let called = journal.get(&plan.number).map_or(plan, |calls| calls[0]);
+                    plans.insert(message["turn_id"].as_str().unwrap().to_owned(), called);
                 }
             }
         }
@@ -266,19 +279,10 @@ impl Houses {
                 }
             }
         }
-        let mut called = BTreeMap::<usize, usize>::new();
-        for call in self.server.calls() {
-            let said = call.body["messages"].as_array().and_then(|all| all.last()).unwrap()["content"].as_str().unwrap();
-            let plan = Plan::read(said).unwrap();
-            if plan.way != Way::Refused {
-                *called.entry(plan.number).or_default() += 1;
-            }
-        }
-        assert!(called.values().all(|calls| *calls == 1), "a call was made twice: {called:?}");
-        for number in called.keys() {
+        for number in journal.keys() {
             assert_eq!(billed.get(number), Some(&1), "call {number} is in the ledger once");
         }
-        called.len()
+        journal.len()
     }
 
     /// All that tells what a month cost tells what the ledger does.
