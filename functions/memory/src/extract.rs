@@ -6,8 +6,8 @@
 //! 3. An answer that is not as it was asked for is refused as a whole. It was paid for; it is asked for twice more at most, then the job is dead.
 //! 4. All that becomes of it is written in one transaction with the job's end. What was learnt from a text never gets into a log or an error.
 
-use crate::embedder::{self, embed};
 use crate::work::Undone;
+use astra_host::embedder::{self, embed};
 use astra_host::provider;
 use astra_host::stream::TurnHost;
 use astra_host::uses::{self, UseHold, What};

@@ -4,7 +4,6 @@
 //! a job splits it afterwards, and if that process ends, another one goes on where it was.
 
 mod documents;
-mod embedder;
 mod extract;
 mod forms;
 mod index;

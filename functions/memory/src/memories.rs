@@ -1,9 +1,9 @@
 //! Memories: written, listed, searched, taken away. One is the whole workspace's, or one member's own, and then nobody else sees it.
 
-use crate::embedder::{self, QUICK_MILLIS, embed};
 use crate::forms::Content;
-use crate::search::{Hits, SearchBody};
+use crate::search::{Hits, QUICK_MILLIS, SearchBody};
 use crate::{words, work};
+use astra_host::embedder::{self, embed};
 use astra_host::fields::WorkspacePath;
 use astra_host::paging::{PageBody, PageQuery};
 use astra_host::routes::{Params, Unread, word};

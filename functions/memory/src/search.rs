@@ -1,8 +1,8 @@
 //! Search by meaning and by words at once, and one order made of both.
 
-use crate::embedder::{self, NotEmbedded, QUICK_MILLIS, embed};
 use crate::forms::Content;
 use crate::words::{self, Leg};
+use astra_host::embedder::{self, NotEmbedded, embed};
 use astra_host::stream::TurnHost;
 use astra_host::{Allowed, Failure};
 use astra_kernel::{Problem, Timestamp};
@@ -16,6 +16,9 @@ use uuid::Uuid;
 
 /// How many each leg gives: more than are shown, so that what is middling in both can come before what is good in one.
 const LEG: u32 = 50;
+
+/// How long the call for a query, or for one memory, may take, in milliseconds: somebody waits.
+pub(crate) const QUICK_MILLIS: u32 = 2_000;
 
 /// What to look for.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]

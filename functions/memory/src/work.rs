@@ -10,9 +10,9 @@
 //! A job begins right after the request that makes it. What is left behind (a process that ended) is found by [`due`], which each host calls again and again: one job of each workspace
 //! at a time, so that no workspace's many jobs delay another's few.
 
-use crate::embedder::{self, BATCH_MILLIS, embed};
 use crate::extract::extract;
 use crate::words;
+use astra_host::embedder::{self, NotEmbedded, embed};
 use astra_host::stream::TurnHost;
 use astra_host::uses::NotHeld;
 use astra_kernel::{Timestamp, WorkspaceId};
@@ -33,6 +33,9 @@ const ATTEMPTS: u32 = 8;
 
 /// How long it waits after the first try that failed, in milliseconds; twice as long after each further one.
 const PAUSE_MILLIS: i64 = 5_000;
+
+/// How long the call for a batch may take, in milliseconds: less than the job's lease.
+const BATCH_MILLIS: u32 = 40_000;
 
 /// How many pieces are written at a time.
 const BATCH: usize = 64;
@@ -67,6 +70,15 @@ impl Undone {
 impl From<StoreError> for Undone {
     fn from(error: StoreError) -> Self {
         Self::Later(error.to_string())
+    }
+}
+
+impl From<NotEmbedded> for Undone {
+    fn from(error: NotEmbedded) -> Self {
+        match error {
+            NotEmbedded::NotHeld(not_held) => not_held.into(),
+            NotEmbedded::Model(_) | NotEmbedded::Late => Self::Later(error.to_string()),
+        }
     }
 }
 

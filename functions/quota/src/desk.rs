@@ -165,6 +165,7 @@ impl<D: Database, R: Rows> Desk<D, R> {
         let now = self.tick(now);
         match ask {
             Ask::Begin(begin) => self.begin(&begin, now).await.unwrap_or_else(refuse),
+            Ask::Recall(recall) => self.tenant().recall_for_turn(&recall).await.map_or_else(refuse, Answer::Recalled),
             Ask::Extend(extend) => self.extend(&extend, now).await.unwrap_or_else(refuse),
             Ask::Finish(record) => self.finish(*record, now).await,
             Ask::Stop(stop) if self.counter.borrow_mut().stop(stop.turn_id, stop.subject.as_deref(), stop.guest.as_ref()) => {

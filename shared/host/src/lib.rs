@@ -12,6 +12,8 @@ use std::sync::{Arc, OnceLock};
 
 pub mod csv;
 pub mod denials;
+#[cfg(feature = "http-client")]
+pub mod embedder;
 pub mod fields;
 pub mod guard;
 pub mod issuers;

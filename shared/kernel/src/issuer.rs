@@ -5,8 +5,9 @@
 
 use crate::jws::Algorithm;
 use crate::token::{AUDIENCE, TokenError, Unverified};
-use crate::{Claims, ConfigError, Timestamp, WorkspaceId};
+use crate::{Claims, ConfigError, Timestamp, WorkspaceId, json};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 const NAME: &str = "TOKEN_ISSUERS";
 
@@ -107,16 +108,18 @@ impl Issuers {
     /// # Errors
     /// Says which entry is wrong, and how.
     pub fn parse(text: &str, allow_http: bool) -> Result<Self, ConfigError> {
-        let entries: Vec<serde_json::Value> =
-            serde_json::from_str(text).map_err(|_| ConfigError::malformed(NAME, "it is not a JSON list of issuers"))?;
+        let entries: Vec<Box<RawValue>> =
+            json::from_str(text).map_err(|_| ConfigError::malformed(NAME, "it is not a JSON list of issuers"))?;
         if entries.len() > MAX_ISSUERS {
             return Err(ConfigError::malformed(NAME, format!("it has more than {MAX_ISSUERS} entries")));
         }
         let mut issuers: Vec<Issuer> = Vec::new();
         for (position, entry) in entries.into_iter().enumerate() {
             let wrong = |how: &str| ConfigError::malformed(NAME, format!("entry {}: {how}", position + 1));
-            let issuer: Issuer = Issuer::deserialize(json_object(entry).ok_or_else(|| wrong("it is not an object"))?)
-                .map_err(|error| wrong(&error.to_string()))?;
+            if !entry.get().starts_with('{') {
+                return Err(wrong("it is not an object"));
+            }
+            let issuer: Issuer = json::from_str(entry.get()).map_err(|error| wrong(&error.to_string()))?;
             issuer.check(allow_http).map_err(wrong)?;
             if issuers.iter().any(|known| known.issuer == issuer.issuer) {
                 return Err(wrong("its issuer stands twice"));
@@ -140,11 +143,6 @@ impl Issuers {
     pub fn count(&self) -> usize {
         self.0.len()
     }
-}
-
-/// serde takes an array for a struct too.
-fn json_object(value: serde_json::Value) -> Option<serde_json::Value> {
-    value.is_object().then_some(value)
 }
 
 #[cfg(test)]

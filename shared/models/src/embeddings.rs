@@ -13,7 +13,8 @@ use crate::{ByteStream, Endpoint, Http, ModelError, Provider, Retry, local::LOCA
 use astra_kernel::Tokens;
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, HeaderValue};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde_json::Value;
 
 const BASE: &str = "https://api.openai.com/v1";
 
@@ -101,38 +102,31 @@ fn takes_dimensions(model: &str) -> bool {
     model.rsplit('/').next().unwrap_or(model).starts_with("text-embedding-3")
 }
 
+/// By way of a tree, which is read for other things too: types of its own weigh 2 KB more in each function that embeds.
 fn read(answer: &[u8], texts: usize, dimensions: usize) -> Result<Embeddings, ModelError> {
-    #[derive(Deserialize)]
-    struct Answer {
-        data: Vec<One>,
-        #[serde(default)]
-        usage: Option<Counted>,
-    }
-    #[derive(Deserialize)]
-    struct One {
-        index: usize,
-        embedding: Vec<f32>,
-    }
-    #[derive(Deserialize)]
-    struct Counted {
-        #[serde(default)]
-        prompt_tokens: Option<Tokens>,
-    }
+    let none = || ModelError::Garbage("its answer holds no embeddings");
     let text = std::str::from_utf8(answer).map_err(|_| ModelError::Garbage("its embeddings are not UTF-8"))?;
-    let answer: Answer = astra_kernel::json::from_str(text).map_err(|_| ModelError::Garbage("its answer holds no embeddings"))?;
-    if answer.data.len() != texts {
+    let answer: Value = astra_kernel::json::from_str(text).map_err(|_| none())?;
+    let data = answer.get("data").and_then(Value::as_array).ok_or_else(none)?;
+    if data.len() != texts {
         return Err(ModelError::Garbage("it sent another number of embeddings than of texts"));
     }
     let mut vectors = vec![Vec::new(); texts];
-    for one in answer.data {
-        if one.embedding.len() != dimensions {
+    for one in data {
+        let index = one.get("index").and_then(Value::as_u64).ok_or_else(none)?;
+        let numbers = one.get("embedding").and_then(Value::as_array).ok_or_else(none)?;
+        #[expect(clippy::cast_possible_truncation, reason = "f32 is what pgvector stores; one that is none is refused below")]
+        let vector: Vec<f32> =
+            numbers.iter().map(|number| number.as_f64().map(|number| number as f32)).collect::<Option<_>>().ok_or_else(none)?;
+        if vector.len() != dimensions {
             return Err(ModelError::Garbage("its embeddings have another length than they are stored with"));
         }
-        if one.embedding.iter().any(|number| !number.is_finite()) || one.embedding.iter().all(|number| *number == 0.0) {
+        if vector.iter().any(|number| !number.is_finite()) || vector.iter().all(|number| *number == 0.0) {
             return Err(ModelError::Garbage("it sent an embedding without a direction"));
         }
-        let place = vectors.get_mut(one.index).filter(|place| place.is_empty());
-        *place.ok_or(ModelError::Garbage("its embeddings are not one for each text"))? = one.embedding;
+        let place = usize::try_from(index).ok().and_then(|index| vectors.get_mut(index)).filter(|place| place.is_empty());
+        *place.ok_or(ModelError::Garbage("its embeddings are not one for each text"))? = vector;
     }
-    Ok(Embeddings { vectors, tokens: answer.usage.and_then(|usage| usage.prompt_tokens) })
+    let tokens = answer.get("usage").and_then(|usage| usage.get("prompt_tokens")).and_then(Value::as_u64);
+    Ok(Embeddings { vectors, tokens })
 }

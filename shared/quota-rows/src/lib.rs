@@ -127,6 +127,7 @@ impl<'a, D: Database> RowsCounter<'a, D> {
     pub async fn ask(&self, ask: &Ask, now: Timestamp) -> Answer {
         let answer = match ask {
             Ask::Begin(begin) => self.begin(begin, now).await,
+            Ask::Recall(recall) => self.tenant().recall_for_turn(recall).await.map(Answer::Recalled),
             Ask::Extend(extend) => self.extend(extend, now).await,
             Ask::Finish(record) => self.finish(record, now).await,
             Ask::Stop(stop) => self.stop(stop).await,

@@ -33,6 +33,8 @@ pub struct Envelope<W, A> {
 pub enum Ask {
     /// Read a turn's context and hold its budget.
     Begin(Box<Begin>),
+    /// Read once more what memory gives to a turn that has begun, by vectors of the workspace's own embedder.
+    Recall(Box<Recall>),
     /// A turn is alive and has produced so much; grow its hold if asked to.
     Extend(Extend),
     /// Save a turn that has ended and settle its hold.
@@ -56,6 +58,7 @@ impl Ask {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Begin(_) => "begin",
+            Self::Recall(_) => "recall",
             Self::Extend(_) => "extend",
             Self::Finish(_) => "finish",
             Self::Stop(_) => "stop",
@@ -161,6 +164,22 @@ impl Begin {
         }
         serde_json::to_string(&Argument { begin: self, now })
     }
+}
+
+/// What memory is asked for: the argument of the SQL function `turn_recall`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Recall {
+    /// Who asks.
+    pub subject: String,
+    /// Their words.
+    pub message: String,
+    /// The same as a vector, in pgvector's text form.
+    pub embedding: String,
+    /// By which of the workspace's embedders.
+    pub generation: i32,
+    /// How many memories at most.
+    pub top_k: u32,
 }
 
 /// A model by provider and id.
@@ -298,6 +317,8 @@ pub enum Answer {
     Refused(Refusal),
     /// The database says why the turn may not run (or has run already): `turn_begin`'s document, whose `outcome` is not `ok`.
     Denied(Box<RawValue>),
+    /// `turn_recall`'s document: memories, or null where the workspace's embedder is another by now.
+    Recalled(Box<RawValue>),
     /// A turn with the same idempotency key and body is running.
     Running(TurnId),
     /// The idempotency key is a running turn's with another body.
@@ -333,6 +354,7 @@ impl Answer {
             Self::Begun(_) => "begun",
             Self::Refused(_) => "refused",
             Self::Denied(_) => "denied",
+            Self::Recalled(_) => "recalled",
             Self::Running(_) => "running",
             Self::KeyReused => "key_reused",
             Self::Extended(_) => "extended",

@@ -4,6 +4,7 @@
 use crate::{Database, StoreError, Tenant, tenant_statement};
 use astra_kernel::Timestamp;
 use serde::Serialize;
+use serde_json::value::RawValue;
 
 /// The argument of a function that takes a moment.
 #[derive(Serialize)]
@@ -18,6 +19,14 @@ impl<D: Database> Tenant<'_, D> {
     /// [`StoreError`].
     pub async fn begin_turn(&self, arg: &str) -> Result<String, StoreError> {
         self.call_text(tenant_statement!("turn_begin"), arg).await
+    }
+
+    /// What memory gives to a turn by vectors of the workspace's own embedder: `turn_recall`'s JSON, null where that is another by now.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn recall_for_turn(&self, recall: &impl Serialize) -> Result<Box<RawValue>, StoreError> {
+        self.call(tenant_statement!("turn_recall"), recall).await
     }
 
     /// Saves a turn with its messages and its ledger entry, in one transaction: `turn_finish`'s JSON. The same turn again changes nothing.

@@ -8,17 +8,18 @@ use crate::context::{Context, Denial, Referral};
 use crate::finish::{self, End, Payer};
 use crate::hold::TurnHold;
 use crate::meter::Meter;
+use crate::recall::{by_meaning, put_back};
 use crate::{Running, TurnSettings, prompt};
 use astra_host::stream::TurnHost;
 use astra_host::{Call, Failure, provider};
 use astra_kernel::{AgentId, Code, Permission, Problem, SessionId, TurnId, WorkspaceId};
 use astra_models::{embed, prompt_upper_bound};
 use astra_quota::QuotaView;
-use astra_quota::words::{Answer, Ask, Begin, Begun as Held, Extend, Refusal};
+use astra_quota::words::{Answer, Ask, Begin, Begun as Held, Extend, ModelRef, Refusal};
 use serde_json::value::RawValue;
 
 /// Memories that a turn asks for.
-const TOP_K: u32 = 5;
+pub(crate) const TOP_K: u32 = 5;
 
 /// Messages of the conversation that a turn asks for.
 const HISTORY: u32 = 40;
@@ -88,6 +89,8 @@ pub async fn begin<H: TurnHost>(call: &Call<H>, workspace: &WorkspaceId, ask: Tu
         guest: None,
         no_turn: None,
     }));
+    // Whether a turn with the same key has ended between the two calls: the workspace has its answer now.
+    let asks_again = |document: &RawValue| read::<Denial>(document).is_ok_and(|denial| denial.outcome == "key_taken");
     let (held, referral) = loop {
         let (answer, referral) = ask_who_pays(host, workspace, &words).await?;
         match answer {
@@ -138,11 +141,6 @@ fn read<'a, T: serde::Deserialize<'a>>(document: &'a RawValue) -> Result<T, Fail
     astra_kernel::json::from_str(document.get()).map_err(|e| Failure::internal(format!("turn_begin's document: {e}")))
 }
 
-/// Whether a turn with the same key has ended between the two calls: the workspace has its answer now.
-fn asks_again(document: &RawValue) -> bool {
-    read::<Denial>(document).is_ok_and(|denial| denial.outcome == "key_taken")
-}
-
 /// From here on the turn exists: whatever fails is saved as its end.
 async fn prepare<H: TurnHost>(
     call: &Call<H>,
@@ -164,12 +162,26 @@ async fn prepare<H: TurnHost>(
     let counter = payer.as_ref().map_or(workspace, |payer| &payer.workspace).clone();
     // A granted agent is its granter's, however it was asked for.
     ask.agent_id = context.agent.id.clone();
+    let by_words = by_meaning(call, workspace, &ask.subject, &ask.message, &mut context).await;
     let mut prompt = prompt::build(&context, &ask.subject, &ask.message, begun.max_output);
     let endpoint = provider::endpoint(host, &counter, &context.model, context.secret.as_ref());
-    let Held { context: _, started_at, mut input_bound, mut output, max_output: _, bounded_by_budget, quota } = begun;
+    let Held { context: _, started_at, mut input_bound, mut output, max_output, bounded_by_budget, quota } = begun;
     // What is left of another's limits is not told.
     let quota = if payer.is_none() { quota } else { QuotaView::default() };
     let first_bound = input_bound;
+    if let (Ok(larger), Ok(endpoint), Some(by_words)) = (&mut prompt, &endpoint, by_words)
+        && prompt_upper_bound(endpoint.provider, larger) > input_bound
+    {
+        // Nothing that was said is left out for what was found, and no turn is refused for it.
+        let bound = prompt_upper_bound(endpoint.provider, larger);
+        match grow(host, &counter, turn_id, bound).await {
+            Ok((held, most)) if most > 0 => (input_bound, output, larger.max_output_tokens) = (bound, held, most),
+            _ => {
+                put_back(&mut context, by_words);
+                prompt = prompt::build(&context, &ask.subject, &ask.message, max_output);
+            }
+        }
+    }
     if let (Ok(prompt), Ok(endpoint)) = (&mut prompt, &endpoint)
         && !prompt::trim(prompt, endpoint.provider, input_bound)
     {
@@ -186,6 +198,7 @@ async fn prepare<H: TurnHost>(
     let problem = match (prompt, endpoint) {
         (Ok(prompt), Ok(endpoint)) if prompt.max_output_tokens > 0 => {
             let request_id = call.request_id.clone();
+            let bounded_by_budget = bounded_by_budget || prompt.max_output_tokens < max_output;
             return Ok(Begun::Running(Box::new(Running { hold, prompt, endpoint, bounded_by_budget, deadline, request_id, quota })));
         }
         (Err(problem), _) | (_, Err(problem)) => problem,
@@ -213,7 +226,7 @@ async fn grow<H: TurnHost>(host: &H, counter: &WorkspaceId, turn_id: TurnId, inp
 async fn denied<H: TurnHost>(host: &H, document: &str, elsewhere: bool) -> Result<Begun<H>, Failure> {
     let Denial { outcome, model, replay, receipt, replay_turn } =
         astra_kernel::json::from_str(document).map_err(|e| Failure::internal(format!("turn_begin's document: {e}")))?;
-    let named = |key: &str| model.as_ref().and_then(|m| m.get(key)).and_then(|v| v.as_str()).unwrap_or("?").to_owned();
+    let model = model.map_or_else(|| "?".to_owned(), |ModelRef { provider, model_id }| format!("{provider}/{model_id}"));
     let problem = match outcome.as_str() {
         "replay" => return replayed(host, replay, receipt, replay_turn.and_then(|t| t.error_code)).await,
         "key_reused" => key_reused(),
@@ -231,18 +244,13 @@ async fn denied<H: TurnHost>(host: &H, document: &str, elsewhere: bool) -> Resul
         "model_unavailable" if elsewhere => {
             Problem::new(Code::ModelUnavailable, "The workspace that grants the agent, and pays, has no key for the agent's model.")
         }
-        "model_forbidden" => Problem::new(
-            Code::Forbidden,
-            format!("This workspace may not use the model {}/{}: its restrictions do not list it.", named("provider"), named("modelId")),
-        ),
+        "model_forbidden" => {
+            Problem::new(Code::Forbidden, format!("This workspace may not use the model {model}: its restrictions do not list it."))
+        }
         "session_unknown" => Problem::not_found("session of yours"),
         "model_unpriced" => Problem::new(
             Code::ModelUnpriced,
-            format!(
-                "The model {}/{} has no price, so it is not called. The operator sets one with PUT /billing/prices.",
-                named("provider"),
-                named("modelId")
-            ),
+            format!("The model {model} has no price, so it is not called. The operator sets one with PUT /billing/prices."),
         ),
         "model_unavailable" => Problem::new(
             Code::ModelUnavailable,
@@ -255,7 +263,7 @@ async fn denied<H: TurnHost>(host: &H, document: &str, elsewhere: bool) -> Resul
 
 async fn replayed<H: TurnHost>(
     host: &H,
-    replay: Option<serde_json::Map<String, serde_json::Value>>,
+    replay: Option<Box<RawValue>>,
     receipt: Option<String>,
     error_code: Option<String>,
 ) -> Result<Begun<H>, Failure> {
@@ -265,7 +273,7 @@ async fn replayed<H: TurnHost>(
         let detail = format!("The turn with this Idempotency-Key failed ({error}). It is not run again: send a new key to try again.");
         return Err(Problem::new(code, detail).into());
     }
-    let stored: Result<StoredAnswer, _> = serde_json::from_value(replay.unwrap_or_default().into());
+    let stored: Result<StoredAnswer, _> = astra_kernel::json::from_str(replay.as_ref().map_or("{}", |replay| replay.get()));
     let answer = stored.map_err(|e| Failure::internal(format!("a stored answer: {e}")))?;
     Ok(Begun::Replay(Box::new(finish::signed(host, answer, receipt).await?)))
 }

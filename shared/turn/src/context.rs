@@ -1,11 +1,14 @@
 //! `turn_begin`'s document: all that a turn needs, from one snapshot.
 
+use astra_host::embedder::Embedder;
 use astra_host::provider::{Model, Secret};
 use astra_kernel::{Access, AgentId, GrantId, Limits, Permission, Price, SessionId, WorkspaceId};
 use astra_memory::Citation;
+use astra_quota::words::ModelRef;
 use astra_quota::{Prior, Visit};
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::value::RawValue;
+use uuid::Uuid;
 
 /// An `ok` document.
 #[derive(Debug, Deserialize)]
@@ -34,6 +37,9 @@ pub struct Context {
     /// The searches of it that were left out: `vector`, where the message could not be embedded as the memory is.
     #[serde(default)]
     pub left_out: Vec<String>,
+    /// The embedder that its vectors are of, when it was not searched by them yet.
+    #[serde(default)]
+    pub embedder: Option<Embedder>,
     /// What who asks is in their workspace; none: the operator.
     pub access: Option<Access>,
 }
@@ -92,17 +98,45 @@ pub struct Said {
 
 /// A memory that was found.
 #[derive(Deserialize)]
+#[serde(from = "Found")]
 pub struct Memory {
     /// The text.
     pub content: String,
     /// From 0 to 1: 1 is first by meaning and by words.
     pub score: f64,
     /// Where it stands, when it is of a document.
-    #[serde(flatten)]
     pub citation: Option<Citation>,
     /// Whether it is another workspace's, which grants the agent and shows this.
-    #[serde(default)]
     pub shared: bool,
+}
+
+/// The same as the document has it. (What serde flattens is read by way of a tree, and the code for that weighs 1.5 KB.)
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Found {
+    content: String,
+    score: f64,
+    #[serde(default)]
+    shared: bool,
+    document_id: Option<Uuid>,
+    #[serde(default)]
+    slug: String,
+    #[serde(default)]
+    title: String,
+    #[serde(default)]
+    version: i32,
+    #[serde(default)]
+    position: i32,
+    #[serde(default)]
+    heading: String,
+}
+
+impl From<Found> for Memory {
+    fn from(found: Found) -> Self {
+        let Found { content, score, shared, document_id, slug, title, version, position, heading } = found;
+        let citation = document_id.map(|document_id| Citation { document_id, slug, title, version, position, heading });
+        Self { content, score, citation, shared }
+    }
 }
 
 impl std::fmt::Debug for Said {
@@ -144,6 +178,9 @@ pub struct Referral {
     /// The searches of it that were left out: `vector`, where the message could not be embedded as the memory is.
     #[serde(default)]
     pub left_out: Vec<String>,
+    /// The embedder that its vectors are of, when it was not searched by them yet.
+    #[serde(default)]
+    pub embedder: Option<Embedder>,
     /// What who asks is in their workspace; none: the operator.
     pub access: Option<Access>,
 }
@@ -162,9 +199,9 @@ impl Referral {
 
     /// The granter's document, with what is the receiver's.
     pub fn complete(self, context: Context) -> Context {
-        let Self { agent_id, session_id, new_session, history, memories, left_out, access, .. } = self;
+        let Self { agent_id, session_id, new_session, history, memories, left_out, embedder, access, .. } = self;
         let agent = Agent { id: agent_id, ..context.agent };
-        Context { agent, session_id, new_session, history, memories, left_out, access, ..context }
+        Context { agent, session_id, new_session, history, memories, left_out, embedder, access, ..context }
     }
 }
 
@@ -175,9 +212,9 @@ pub struct Denial {
     /// Why.
     pub outcome: String,
     /// For `model_unpriced`: which.
-    pub model: Option<Map<String, Value>>,
+    pub model: Option<ModelRef>,
     /// For `replay`: the stored answer with its text.
-    pub replay: Option<Map<String, Value>>,
+    pub replay: Option<Box<RawValue>>,
     /// For `replay`: what its receipt says.
     #[serde(default)]
     pub receipt: Option<String>,

@@ -1,7 +1,7 @@
 //! Embedders of providers: a workspace's memory is of one of them, another one takes its place when all is embedded by it, and what each call cost is in the ledger.
 
 use astra_tests::scripted::Act;
-use astra_tests::{Api, Db, Scripted, Workspace, wait, workspace};
+use astra_tests::{Api, Db, Scripted, Workspace, canary, scripted, template, wait, workspace};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -13,10 +13,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// What the server counts for each text.
 const TOKENS: usize = 7;
 
-/// An embedder that knows some synonyms, which no search by words does. `down`: it answers 503. `numbers`: how many a vector of its has.
+/// An embedder that knows some synonyms, which no search by words does. `down`: it answers 500. `late`: by so many milliseconds. `numbers`: how many a vector of its has.
 struct Embedder {
     server: Scripted,
     down: Arc<AtomicBool>,
+    late: Arc<AtomicUsize>,
     numbers: Arc<AtomicUsize>,
     model: String,
 }
@@ -34,12 +35,12 @@ fn vector(text: &str, numbers: usize) -> Vec<f64> {
 
 impl Embedder {
     async fn start() -> Self {
-        let (down, numbers) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(8)));
+        let (down, late, numbers) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default(), Arc::new(AtomicUsize::new(8)));
         let server = Scripted::directed({
-            let (down, numbers) = (down.clone(), numbers.clone());
+            let (down, late, numbers) = (down.clone(), late.clone(), numbers.clone());
             move |_, body| {
                 if down.load(Ordering::SeqCst) {
-                    return vec![Act::Head(503, &[]), Act::End];
+                    return vec![Act::Head(500, &[]), Act::End];
                 }
                 let texts: Vec<&str> = body["input"].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
                 let data: Vec<Value> = texts
@@ -48,15 +49,19 @@ impl Embedder {
                     .map(|(at, text)| json!({ "index": at, "embedding": vector(text, numbers.load(Ordering::SeqCst)) }))
                     .collect();
                 let answer = json!({ "object": "list", "data": data, "usage": { "prompt_tokens": TOKENS * texts.len() } });
-                vec![Act::Head(200, &[("content-type", "application/json")]), Act::Chunk(answer.to_string()), Act::End]
+                let pause = Act::Pause(Duration::from_millis(late.load(Ordering::SeqCst) as u64));
+                vec![pause, Act::Head(200, &[("content-type", "application/json")]), Act::Chunk(answer.to_string()), Act::End]
             }
         })
         .await;
-        let model = workspace::unique("embedder");
-        let price =
-            json!({ "provider": "openai", "model": model, "inputUsdPerMtok": 1.0, "cachedInputUsdPerMtok": 1.0, "outputUsdPerMtok": 0.0 });
+        let embedder = Self { server, down, late, numbers, model: workspace::unique("embedder") };
+        embedder.costs(1.0).await;
+        embedder
+    }
+
+    async fn costs(&self, usd: f64) {
+        let price = json!({ "provider": "openai", "model": self.model, "inputUsdPerMtok": usd, "cachedInputUsdPerMtok": usd, "outputUsdPerMtok": 0.0 });
         Api::operator().put("/billing/prices", &price).await.ok(200);
-        Self { server, down, numbers, model }
     }
 
     fn settings(&self) -> Value {
@@ -65,6 +70,10 @@ impl Embedder {
 
     fn fails(&self, is: bool) {
         self.down.store(is, Ordering::SeqCst);
+    }
+
+    fn answers_after(&self, millis: usize) {
+        self.late.store(millis, Ordering::SeqCst);
     }
 }
 
@@ -75,10 +84,14 @@ async fn settings(ws: &Workspace) -> Value {
 /// A workspace whose memory is the embedder's.
 async fn embedded_by(embedder: &Embedder) -> Workspace {
     let ws = Workspace::local().await;
+    remembers_by(&ws, embedder).await;
+    ws
+}
+
+async fn remembers_by(ws: &Workspace, embedder: &Embedder) {
     ws.put_secret("OPENAI_API_KEY", "sk-embedder").await;
     ws.operator.put(&ws.path("/memory/settings"), &embedder.settings()).await.ok(200);
-    in_force(&ws, embedder).await;
-    ws
+    in_force(ws, embedder).await;
 }
 
 async fn in_force(ws: &Workspace, embedder: &Embedder) {
@@ -159,10 +172,159 @@ async fn without_the_embedder_the_words_are_searched_and_the_answer_says_so() {
     wait::until("nothing held", PATIENCE, async || if ws.held().await == 0 { Ok(()) } else { Err("held") }).await;
     let charged = db.ledger(&ws.id).await.iter().filter(|entry| entry["nano"] != 0).count();
     assert_eq!(charged, 2, "the memory and the first query");
-    // A turn's message is embedded locally: it is told what its words find, and says so.
-    let answer = ws.turn("What is on the menu, plum cake?").await.ok(200);
-    assert!(answer["content"].as_str().unwrap().contains("Plum cake is on the menu."), "{answer}");
+}
+
+/// The ledger's entries from a place on, as kind, nano-dollars, tokens and how the tokens were counted.
+async fn entries(ws: &Workspace, from: usize, count: usize) -> Vec<Value> {
+    let entries = Db::connect().await.settled(&ws.id, from + count, PATIENCE).await.split_off(from);
+    assert_eq!(entries.len(), count, "{entries:#?}");
+    let mut entries: Vec<Value> = entries.iter().map(|e| json!([e["kind"], e["nano"], e["embedding_tokens"], e["source"]])).collect();
+    entries.sort_by_key(|entry| entry[0].to_string());
+    entries
+}
+
+fn says(answer: &Value, text: &str) -> bool {
+    answer["content"].as_str().unwrap().contains(text)
+}
+
+#[tokio::test]
+async fn a_turn_is_told_what_its_message_means_and_pays_for_that_once() {
+    let embedder = Embedder::start().await;
+    let ws = embedded_by(&embedder).await;
+    let (anna, ben) = (ws.user("anna", "member").await, ws.user("ben", "member").await);
+    write(&ws, "Plum cake is on the menu.").await;
+    let own = json!({ "kind": "preference", "content": "Anna likes every prune.", "personal": true });
+    anna.post(&ws.path("/memories"), &own).await.ok(201);
+    let travel = crate::knowledge::upload(&ws.member, &ws, "travel", "# Travel\n\nWe go by train.\n").await;
+    let before = Db::connect().await.ledger(&ws.id).await.len();
+
+    // Not one word in common.
+    let body = json!({ "agentId": "assistant", "message": format!("prunes, railways {}", "ä".repeat(3_000)) });
+    let ask = || ben.request(http::Method::POST, &ws.path("/turns")).header("Idempotency-Key", "once").json(&body).send();
+    let answer = ask().await.ok(200);
+    assert!(says(&answer, "Plum cake is on the menu.") && says(&answer, "We go by train."), "{answer}");
+    assert!(!says(&answer, "Anna"), "somebody's own: {answer}");
+    assert_eq!((&answer["citations"][0]["documentId"], &answer["leftOut"]), (&travel["id"], &Value::Null));
+    let calls = embedder.server.calls();
+    let asked = calls.last().unwrap().body["input"].clone();
+    assert_eq!(asked[0].as_str().map(|text| text.chars().count()), Some(2_000), "as much of a message as is looked for");
+    let turn = json!(["turn", answer["costNanoUsd"], 0, "provider"]);
+    let embedding = json!(["embedding", TOKENS * 1000, TOKENS, "provider"]);
+    assert_eq!(entries(&ws, before, 2).await, [embedding.clone(), turn]);
+    let said = &Db::connect().await.ledger(&ws.id).await[before];
+    assert_eq!((&said["user_id"], &said["model"]), (&json!("ben"), &json!(embedder.model)));
+    assert_eq!(ws.held().await, 0);
+
+    // The same once more is the same answer, and nothing is embedded for it.
+    assert_eq!(ask().await.ok(200)["content"], answer["content"]);
+    assert_eq!(embedder.server.calls().len(), calls.len());
+    assert_eq!(entries(&ws, before, 2).await[0], embedding);
+    // Whose own it is, is told.
+    let answer = anna.post(&ws.path("/turns"), &json!({ "agentId": "assistant", "message": "prunes" })).await.ok(200);
+    assert!(says(&answer, "Anna likes every prune."), "{answer}");
+}
+
+#[tokio::test]
+async fn a_turn_goes_on_without_the_embedder_and_says_so() {
+    let embedder = Embedder::start().await;
+    let ws = embedded_by(&embedder).await;
+    write(&ws, "Plum cake is on the menu.").await;
+    let message = "What is on the menu, plum cake?";
+    let without = async |ws: &Workspace| {
+        let answer = ws.turn(message).await.ok(200);
+        assert!(says(&answer, "Plum cake is on the menu."), "by its words: {answer}");
+        assert_eq!(answer["leftOut"], json!(["vector"]));
+    };
+    // It fails, which costs nothing.
+    embedder.fails(true);
+    without(&ws).await;
+    assert_eq!(entries(&ws, 1, 2).await[0], json!(["embedding", 0, 0, "estimated"]));
+    embedder.fails(false);
+    // It does not answer, but has the text in hand: that is charged what was presumed.
+    embedder.answers_after(60_000);
+    let began = tokio::time::Instant::now();
+    without(&ws).await;
+    assert!(began.elapsed() < Duration::from_secs(10), "not the time that a job has");
+    let presumed = canary::message(message).len() / 4 + 1;
+    assert_eq!(entries(&ws, 3, 2).await[0], json!(["embedding", presumed * 1000, presumed, "estimated"]));
+    embedder.answers_after(0);
+    // A budget pays for the turn and not for the embedding: nobody is called.
+    embedder.costs(100.0).await;
+    ws.patch_limits(&json!({ "maxCostUsdPerMonth": 0.003 })).await;
+    let calls = embedder.server.calls().len();
+    without(&ws).await;
+    assert_eq!(embedder.server.calls().len(), calls);
+    assert_eq!(entries(&ws, 5, 1).await[0][0], "turn");
+    // There is no key any more.
+    ws.patch_limits(&workspace::roomy()).await;
+    let _ = ws.owner.delete(&ws.path("/secrets/OPENAI_API_KEY")).await.expect(204);
+    without(&ws).await;
+    assert_eq!(ws.held().await, 0);
+}
+
+#[tokio::test]
+async fn a_turns_vector_of_another_embedder_finds_nothing() {
+    let (embedder, db) = (Embedder::start().await, Db::connect().await);
+    let ws = embedded_by(&embedder).await;
+    write(&ws, "Plum cake is on the menu.").await;
+    // While the message is embedded another embedder, of vectors of the same length, takes the one's place.
+    embedder.answers_after(500);
+    let change = async {
+        wait::until("the embedder's call", PATIENCE, async || if embedder.server.calls().len() == 2 { Ok(()) } else { Err("no call") })
+            .await;
+        db.run(&format!("UPDATE memory_settings SET generation = generation + 1 WHERE workspace_id = '{}'", ws.id)).await;
+    };
+    let (answer, ()) = tokio::join!(ws.turn("prunes"), change);
+    let answer = answer.ok(200);
+    assert!(!says(&answer, "Plum"), "{answer}");
     assert_eq!(answer["leftOut"], json!(["vector"]));
+    assert_eq!(entries(&ws, 1, 2).await[0], json!(["embedding", TOKENS * 1000, TOKENS, "provider"]));
+}
+
+#[tokio::test]
+async fn what_is_found_by_meaning_takes_the_place_of_nothing_that_was_said() {
+    let (embedder, model) = (Embedder::start().await, Scripted::start(vec![scripted::answer(&["yes"], 0, 9, 1)]).await);
+    let ws = Workspace::openai(&model.openai()).await;
+    ws.no_extraction().await;
+    remembers_by(&ws, &embedder).await;
+    let plums = format!("Plums: {}", "-".repeat(1_900));
+    write(&ws, &plums).await;
+    let first = ws.turn("hello").await.ok(200);
+    let second = ws.turn_in(&first["sessionId"], "prunes").await.ok(200);
+    assert_eq!(second["leftOut"], Value::Null);
+    let asked = model.calls().last().unwrap().body["messages"].clone();
+    assert_eq!(asked.as_array().unwrap().len(), 4, "{asked}");
+    assert!(asked[0]["content"].as_str().unwrap().contains(&plums), "{asked}");
+    // Nor is a turn refused for it: it goes on with what its words find.
+    let mut agent = template::local("assistant");
+    agent["budget"] = json!({ "maxTokensPerTurn": 1_500 });
+    let ws = Workspace::with(&workspace::roomy(), &[agent]).await;
+    remembers_by(&ws, &embedder).await;
+    write(&ws, &plums).await;
+    let answer = ws.turn("prunes").await.ok(200);
+    assert!(!says(&answer, "Plums"), "{answer}");
+    assert_eq!(answer["leftOut"], json!(["vector"]));
+}
+
+#[tokio::test]
+async fn whoever_pays_for_a_turn_its_message_is_embedded_for_who_asks() {
+    let embedder = Embedder::start().await;
+    let (a, b) = (Workspace::local().await, embedded_by(&embedder).await);
+    let mut helper = template::local("helper");
+    helper.as_object_mut().unwrap().remove("id");
+    let _ = a.owner.put(&a.path("/agents/helper"), &helper).await.expect(200);
+    a.member.post(&a.path("/memories"), &json!({ "kind": "fact", "content": "Refunds take 30 days." })).await.ok(201);
+    write(&b, "Plum cake is on the menu.").await;
+    let grant = json!({ "receivingWorkspaceId": b.id, "agentId": "helper", "payer": "granter", "allow": ["memory:cross-workspace-read"] });
+    a.owner.post(&a.path("/grants"), &grant).await.ok(201);
+    b.operator.put(&b.path("/roles/partner"), &json!({ "allow": ["agent:invoke", "memory:cross-workspace-read"] })).await.ok(200);
+    let partner = b.user("pat", "partner").await;
+    let body = json!({ "agentId": format!("{}/helper", a.id), "message": "prunes, and how long do refunds take?" });
+    let answer = partner.post(&b.path("/turns"), &body).await.ok(200);
+    assert_eq!(answer["leftOut"], Value::Null, "{answer}");
+    assert!(says(&answer, "Plum cake is on the menu.") && says(&answer, "Refunds take 30 days."), "{answer}");
+    assert_eq!(entries(&b, 1, 1).await[0], json!(["embedding", TOKENS * 1000, TOKENS, "provider"]));
+    assert_eq!(entries(&a, 0, 1).await[0][0], "turn");
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use astra_store::StoreError;
 use axum::Router;
 use send_wrapper::SendWrapper;
 use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 use wasm_bindgen::prelude::wasm_bindgen;
@@ -69,6 +70,8 @@ enum Context {
 
 impl Context {
     fn wait_until(&self, work: impl Future<Output = ()> + 'static) {
+        // What makes a promise of it is in the wasm once, not for each kind of work.
+        let work: Pin<Box<dyn Future<Output = ()>>> = Box::pin(work);
         match self {
             Self::Request(context) => context.wait_until(work),
             Self::Schedule(context) => context.wait_until(work),

@@ -3,9 +3,9 @@
 //! What is meant to differ is kept out of the schedule: rows know the turns of the last minute after a restart, an object does not; a settlement
 //! that comes before anybody has ended its expired turn is a first one on rows (an object's alarm was quicker).
 
-use crate::world::{START, World, begin, record, turn, usage, use_of, used};
+use crate::world::{START, World, begin, proof, record, turn, usage, use_of, used};
 use astra_kernel::{Price, Timestamp};
-use astra_quota::words::{Begin, Extend, Record, Stop};
+use astra_quota::words::{Begin, Extend, Recall, Record, Stop};
 use astra_quota::{Answer, Ask, UseKind};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
@@ -255,4 +255,43 @@ fn an_object_and_rows_answer_the_same() {
         Ok(())
     });
     outcome.unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[tokio::test]
+#[ignore = "needs a database"]
+async fn what_memory_gives_to_a_turn_is_the_same_from_both() {
+    let both = Both::new(&World::new(1, json!({})).await, json!({})).await;
+    for world in [&both.object, &both.rows] {
+        let id = world.workspace.as_str();
+        world
+            .admin_run(
+                "SELECT astra.create_memory_schema(e.of) FROM (SELECT astra.enter($1) AS of OFFSET 0) e",
+                &[&proof(&world.workspace)],
+            )
+            .await;
+        world.admin_run("INSERT INTO memory_settings VALUES ($1, '{\"provider\":\"openai\",\"model\":\"m\",\"dimensions\":384}', 3, NULL, NULL, now())", &[id]).await;
+        for (n, (content, user)) in [("plum", None), ("prune", Some("u")), ("pear", Some("somebody else"))].into_iter().enumerate() {
+            let sql = format!(
+                "INSERT INTO \"mem_{id}\".memories (id, kind, content, embedding, hash, user_id, created_at, updated_at)
+                 VALUES ('00000000-0000-7000-8000-00000000000{n}', 'fact', $1, ('[1' || repeat(',0', 383) || ']')::vector, $1, {}, '2026-01-01Z', '2026-01-01Z')",
+                user.map_or_else(|| "NULL".to_owned(), |user| format!("'{user}'"))
+            );
+            world.admin_run(&sql, &[content]).await;
+        }
+    }
+    let recall = |generation| Recall {
+        subject: "u".into(),
+        message: "fruit".into(),
+        embedding: format!("[1{}]", ",0".repeat(383)),
+        generation,
+        top_k: 5,
+    };
+    let said = async |generation| match both.ask(|| Ask::Recall(Box::new(recall(generation)))).await {
+        Answer::Recalled(document) => serde_json::from_str::<Value>(document.get()).unwrap(),
+        other => panic!("{other:?}"),
+    };
+    let found = said(3).await;
+    let contents: Vec<_> = found.as_array().unwrap().iter().map(|memory| memory["content"].as_str().unwrap()).collect();
+    assert_eq!(contents, ["plum", "prune"]);
+    assert_eq!(said(2).await, Value::Null);
 }

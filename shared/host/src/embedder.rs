@@ -1,29 +1,22 @@
-//! Texts as vectors, by the workspace's own embedder. The local one costs nothing; a provider's call is held before it is made and entered as an embedding ([`astra_host::uses`]).
+//! Texts as vectors, by the workspace's own embedder. The local one costs nothing; a provider's call is held before it is made and entered as an embedding ([`crate::uses`]).
 
-use crate::work::Undone;
-use astra_host::stream::TurnHost;
-use astra_host::uses::{self, NotHeld, What};
+use crate::stream::TurnHost;
+use crate::uses::{self, NotHeld, What};
 use astra_kernel::{Code, Problem, TurnId, Usage, UsageSource, WorkspaceId};
 use astra_models::embed::{local_embedding, to_pgvector};
 use astra_models::{Embeddings, Endpoint, ModelError, Retry, embed_texts};
 use astra_quota::words::ModelRef;
-use astra_store::memory::Embedder;
+pub use astra_store::memory::Embedder;
 use futures_util::future::{Either, select};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-
-/// How long the call for a query, or for one memory, may take, in milliseconds: somebody waits.
-pub(crate) const QUICK_MILLIS: u32 = 2_000;
-
-/// How long the call for a batch of a job may take, in milliseconds: less than the job's lease.
-pub(crate) const BATCH_MILLIS: u32 = 40_000;
 
 /// What a tokenizer may put around a text, in tokens.
 const AROUND: u64 = 8;
 
 /// Why there are no vectors.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum NotEmbedded {
+pub enum NotEmbedded {
     /// It was not called.
     #[error(transparent)]
     NotHeld(#[from] NotHeld),
@@ -33,15 +26,6 @@ pub(crate) enum NotEmbedded {
     /// It gave none in time.
     #[error("the embedder did not answer in time")]
     Late,
-}
-
-impl From<NotEmbedded> for Undone {
-    fn from(error: NotEmbedded) -> Self {
-        match error {
-            NotEmbedded::NotHeld(not_held) => not_held.into(),
-            NotEmbedded::Model(_) | NotEmbedded::Late => Self::Later(error.to_string()),
-        }
-    }
 }
 
 impl From<NotEmbedded> for Problem {
@@ -61,12 +45,15 @@ impl From<NotEmbedded> for Problem {
 }
 
 /// For which embedder vectors are, as the database is told.
-pub(crate) fn generation(embedder: &Embedder) -> Option<i32> {
+pub fn generation(embedder: &Embedder) -> Option<i32> {
     embedder.model.is_some().then_some(embedder.generation)
 }
 
-/// Texts as vectors in pgvector's form, in the texts' order. At most [`astra_models::MAX_BATCH`].
-pub(crate) async fn embed<H: TurnHost>(
+/// Texts as vectors in pgvector's form, in the texts' order. At most [`astra_models::MAX_BATCH`]. `millis`: how long the provider has.
+///
+/// # Errors
+/// [`NotEmbedded`].
+pub async fn embed<H: TurnHost>(
     host: &H,
     workspace: &WorkspaceId,
     embedder: &Embedder,
