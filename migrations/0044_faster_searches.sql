@@ -119,7 +119,10 @@ BEGIN
     IF cardinality(v_frequent) > 0 AND (SELECT count(DISTINCT m.id) FROM unnest(v_more) m(id)) < p_limit THEN
       EXECUTE v_pieces INTO v_more, v_more_by
       USING ARRAY[v_words[v_frequent[1]], v_words[v_frequent[1]] && v_words[v_frequent[2]], v_words[v_frequent[1]] && v_words[v_frequent[2]] && v_words[v_frequent[3]]],
-            v_frequent[1:3], p_unsearched;
+            ARRAY[1, 2, 3], p_unsearched;
+      -- What has the second has the first, too.
+      SELECT array_agg(m.id), array_agg(v_frequent[m.n]) INTO v_more, v_more_by
+      FROM (SELECT DISTINCT m.id, n FROM unnest(v_more, v_more_by) m(id, upto), generate_series(1, m.upto) n) m;
       v_found := v_found || v_more;
       v_found_by := v_found_by || v_more_by;
     END IF;
