@@ -75,7 +75,10 @@ async fn frequent_words_are_left_out_where_rarer_ones_find_enough() {
                  || CASE WHEN n % 50 = 0 THEN ' zebra' ELSE '' END || CASE WHEN n % 1000 = 7 THEN ' quagga' ELSE '' END || ' n' || n FROM generate_series(1, 3000) n";
     pieces(&db, &ws, "many", texts).await;
     let recall = Session::of_owner("astra_recall").await;
-    let of = format!("SELECT ARRAY(SELECT s IS NOT NULL FROM unnest(astra.words_frequent('{}', '{{common,former,latter,zebra,nobody}}')) s)", ws.id);
+    let of = format!(
+        "SELECT ARRAY(SELECT s IS NOT NULL FROM unnest(astra.words_frequent('{}', '{{common,former,latter,zebra,nobody}}')) s)",
+        ws.id
+    );
     assert_eq!(recall.answer("SELECT", &of).await.unwrap(), "{t,t,t,f,f}");
 
     // Sixty have the rarer word.
