@@ -70,8 +70,8 @@ $$;
 -- counted among what this member may see: nobody's own memories are in anybody else's counts. Of a word that many have the first 1,000 rows are taken, and it weighs what one in half
 -- of them does. Rows are read for those only that have the most of what is rare.
 --
--- Of documents a word of which more rows than that are expected (frequent) is looked for only if the others found less than is asked for. Then the rarest of these is, with it the next one,
--- and with both the third: what has all of them is found, where the first rows of each would have little in common. It weighs by its share of the rows, but no more than one in half of them.
+-- Of documents a word of which more rows than that are expected (frequent) is looked for only if the others found less than is asked for. Then what has the three rarest of these is, and as long
+-- as that is too little what has two, or one: the first rows of each would have little in common. It weighs by its share of the rows, but no more than one in half of them.
 --
 -- ts_rank of one word, each place of it weighing 1, is (1 + 1/4 + 1/9 + .. 1/n^2) / 1.64493406685, of n places (255 at most: a tsvector keeps no more). The sum is pi^2/6 - 1/(n + 1/2), but for
 -- less than n can be mistaken by.
@@ -94,6 +94,11 @@ DECLARE
   v_more uuid[];
   v_more_by int[];
   v_memories int;
+  v_together tsquery[];  -- the first frequent word, the first two, the first three
+  v_found_together uuid[];
+  v_found_by_first int[];
+  v_next uuid[];
+  v_next_by int[];
   v_rows int;
   v_weights float8[];
 BEGIN
@@ -116,16 +121,18 @@ BEGIN
           ARRAY(SELECT a.place FROM unnest(v_all) a(place) WHERE v_shares[a.place] IS NULL ORDER BY a.place), p_unsearched;
     v_found := v_found || v_more;
     v_found_by := v_found_by || v_more_by;
-    IF cardinality(v_frequent) > 0 AND (SELECT count(DISTINCT m.id) FROM unnest(v_more) m(id)) < p_limit THEN
-      EXECUTE v_pieces INTO v_more, v_more_by
-      USING ARRAY[v_words[v_frequent[1]], v_words[v_frequent[1]] && v_words[v_frequent[2]], v_words[v_frequent[1]] && v_words[v_frequent[2]] && v_words[v_frequent[3]]],
-            ARRAY[1, 2, 3], p_unsearched;
-      -- What has the second has the first, too.
-      SELECT array_agg(m.id), array_agg(v_frequent[m.n]) INTO v_more, v_more_by
-      FROM (SELECT DISTINCT m.id, n FROM unnest(v_more, v_more_by) m(id, upto), generate_series(1, m.upto) n) m;
-      v_found := v_found || v_more;
-      v_found_by := v_found_by || v_more_by;
-    END IF;
+    v_together := ARRAY[v_words[v_frequent[1]], v_words[v_frequent[1]] && v_words[v_frequent[2]], v_words[v_frequent[1]] && v_words[v_frequent[2]] && v_words[v_frequent[3]]];
+    v_found_together := '{}';
+    v_found_by_first := '{}';
+    FOR v_first IN REVERSE least(3, cardinality(v_frequent))..1 LOOP
+      EXIT WHEN (SELECT count(DISTINCT f.id) FROM unnest(v_more || v_found_together) f(id)) >= p_limit;
+      EXECUTE v_pieces INTO v_next, v_next_by USING v_together[v_first:v_first], ARRAY[v_first], p_unsearched;
+      v_found_together := v_found_together || v_next;
+      v_found_by_first := v_found_by_first || v_next_by;
+    END LOOP;
+    -- What has the first three has the first, and the second.
+    SELECT v_found || COALESCE(array_agg(t.id), '{}'), v_found_by || COALESCE(array_agg(v_frequent[t.n]), '{}') INTO v_found, v_found_by
+    FROM (SELECT DISTINCT t.id, n FROM unnest(v_found_together, v_found_by_first) t(id, upto), generate_series(1, t.upto) n) t;
   END IF;
   IF cardinality(v_found) = 0 THEN
     RETURN;
