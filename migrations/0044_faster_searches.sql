@@ -254,13 +254,16 @@ BEGIN
       UNION ALL
       SELECT x.id, x.source, x.score, c.content, true, NULL, c.heading, c.position, c.document_id, COALESCE(x.distance, c.embedding OPERATOR(%2$I.<=>) $1::%2$I.vector), c.tsv
       FROM found x JOIN %1$I.chunks c ON c.id = x.id WHERE x.source = 'document'),
-    told AS (
-      SELECT s.id, s.source, s.content, s.heading, s.position, s.document_id, f.score
+    -- The best first, so that no more are looked at than it takes.
+    ordered AS (
+      SELECT s.id, s.source, s.content, s.heading, s.position, s.document_id, s.distance, s.tsv, f.score
       FROM seen s CROSS JOIN LATERAL (
         SELECT s.score * CASE WHEN $9 IS NULL OR s.pinned THEN 1 ELSE
           (1 - ($9 ->> 'weight')::float8 * (1 - 0.5::float8 ^ (greatest(extract(epoch FROM now() - s.updated_at), 0)::float8 / 86400 / ($9 ->> 'halfLifeDays')::float8)))::numeric END AS score) f
-      WHERE COALESCE(NULLIF(1 - s.distance, 'NaN'), 0) >= 0.1 OR length(s.tsv) - length(ts_delete(s.tsv, $2)) >= 0.5 * cardinality($2)
-      ORDER BY f.score DESC, s.id LIMIT $10)
+      ORDER BY f.score DESC, s.id OFFSET 0),
+    told AS (
+      SELECT o.* FROM ordered o
+      WHERE COALESCE(NULLIF(1 - o.distance, 'NaN'), 0) >= 0.1 OR length(o.tsv) - length(ts_delete(o.tsv, $2)) >= 0.5 * cardinality($2) LIMIT $10)
     SELECT COALESCE(jsonb_agg(CASE WHEN t.source = 'memory' THEN jsonb_build_object('id', t.id, 'score', t.score, 'content', t.content)
       ELSE jsonb_build_object('id', t.id, 'score', t.score, 'content', format('[%%s, version %%s%%s] ', d.title, d.version, COALESCE(': ' || NULLIF(t.heading, ''), '')) || t.content,
         'heading', t.heading, 'position', t.position, 'documentId', d.id, 'slug', d.slug, 'title', d.title, 'version', d.version) END ORDER BY t.score DESC, t.id), '[]')
