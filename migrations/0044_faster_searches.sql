@@ -3,7 +3,7 @@
 --   * A word that more than 1,000 of the documents' pieces have is not looked for where the query's rarer words find enough: a list of all the places where it stands costs more than all
 --     else of a search. How many have it is what the planner expects, by its statistics of the table. Of memories each word is looked for: those statistics are also of what others keep
 --     for themselves. The rows that are found are ranked by all words, as before.
---   * How often a word stands in a text is asked of ts_rank, word by word: to unfold a text's words costs as much as to search for them.
+--   * How often a word stands in a text is asked of ts_rank, word by word: to unfold the texts took two thirds of a search by words at 10,000 pieces.
 --   * A search reads what it gives and nothing else; a turn the contents of those it is told.
 --
 -- Trap: only a function that is VOLATILE may have a statement explained; all that reads is STABLE, so that a search sees one moment.
@@ -84,7 +84,7 @@ DECLARE
   v_schema text := astra.memory_schema(p_workspace);
   v_words tsquery[] := ARRAY(SELECT quote_literal(replace(w.word, '\', ''))::tsquery FROM unnest(p_words) WITH ORDINALITY w(word, place) ORDER BY w.place);
   v_all int[] := ARRAY(SELECT generate_subscripts(v_words, 1));
-  v_shares float8[];      -- of the frequent ones
+  v_shares float8[];  -- of the frequent ones
   v_frequent int[] := '{}';  -- these, the rarest first
   v_pieces text := format($sql$
     SELECT array_agg(h.id), array_agg(w.place) FROM unnest($1, $2) w(query, place)
