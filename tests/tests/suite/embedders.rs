@@ -460,10 +460,17 @@ async fn what_is_old_loses_and_what_is_pinned_does_not() {
         let hit = found["data"].as_array().unwrap().iter().find(|hit| hit["content"] == content).unwrap().clone();
         hit["score"].as_f64().unwrap()
     };
+    let first_of_a_turn = async || {
+        let answer = ws.turn("plum cake on the old menu").await.ok(200);
+        let said = answer["content"].as_str().unwrap();
+        if said.find("Plum cake was").unwrap() < said.find("Pear cake is").unwrap() { "plum" } else { "pear" }
+    };
     let (old, pinned) = (score("Plum cake was on the old menu.").await, score("Pear cake is on every menu.").await);
+    assert_eq!(first_of_a_turn().await, "plum");
     let body = json!({ "embedder": { "provider": "local", "dimensions": 384 }, "fade": { "weight": 1.0, "halfLifeDays": 30 } });
     ws.operator.put(&ws.path("/memory/settings"), &body).await.ok(200);
     let faded = score("Plum cake was on the old menu.").await;
     assert!((faded - old / 2.0).abs() < 0.01, "{faded} of {old}");
     assert!((score("Pear cake is on every menu.").await - pinned).abs() < 1e-9);
+    assert_eq!(first_of_a_turn().await, "pear");
 }

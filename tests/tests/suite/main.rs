@@ -36,6 +36,7 @@ mod protocol;
 mod roles;
 mod rollups;
 mod rush;
+mod searches;
 mod spent;
 mod store;
 mod streams;

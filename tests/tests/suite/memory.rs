@@ -69,6 +69,10 @@ async fn what_is_ones_own_is_for_nobody_else_not_even_the_owner() {
         assert!(!other.get(&ws.path("/memories")).await.ok(200).to_string().contains(own["id"].as_str().unwrap()));
     }
     assert_eq!(search(&anna, &ws, "trains").await["data"].as_array().unwrap().len(), 2);
+    // No place is lost to what is somebody's own, which is older and as near.
+    let found = search(&ws.owner, &ws, "trains").await;
+    assert_eq!(contents(&found), ["Anna prefers trains."]);
+    assert!((found["data"][0]["score"].as_f64().unwrap() - 1.0).abs() < 1e-9, "{found}");
 
     // Forgotten: one's own by oneself, another's by who looks after members.
     let forget = |user: &str| ws.path(&format!("/users/{user}/memory"));

@@ -1,0 +1,121 @@
+//! The search by words: what it finds of rare words is BM25's order; what it leaves out of frequent ones is found where nothing rarer is.
+
+use astra_tests::{Db, Session, Workspace, proof};
+
+/// A version with pieces, past the API: `texts` are rows of (n, content), split by nobody.
+async fn pieces(db: &Db, ws: &Workspace, slug: &str, texts: &str) {
+    db.run(&format!(
+        "WITH d AS (INSERT INTO \"mem_{0}\".documents (id, slug, version, title, media_type, tags, hash, bytes, body, status, is_current, created_by, created_at)
+                    VALUES (gen_random_uuid(), '{slug}', 1, '{slug}', 'text/plain', '{{}}', '', 1, 'x', 'ready', true, 'member@test', now()) RETURNING id)
+         INSERT INTO \"mem_{0}\".chunks (id, document_id, position, heading, content, embedding)
+         SELECT gen_random_uuid(), d.id, t.n, '', t.content, array_fill(1, ARRAY[384])::real[]::vector FROM d, ({texts}) t(n, content)",
+        ws.id
+    ))
+    .await;
+    db.run(&format!("ANALYZE \"mem_{0}\".chunks", ws.id)).await;
+}
+
+/// The contents of what these words find, best first.
+async fn found(ws: &Workspace, what: &str, words: &str, limit: usize) -> Vec<String> {
+    let session = Session::of_function("astra_memory").await;
+    let statement = format!(
+        "SELECT jsonb_agg(t.content ORDER BY w.n) FROM (SELECT f.id, f.n FROM astra.recall_words_own('{0}', 'anna', '{{{what}}}', \
+         ARRAY(SELECT d.id FROM \"mem_{0}\".documents d WHERE d.slug = 'half'), '{{{words}}}', {limit}) r, unnest(r.ids) WITH ORDINALITY f(id, n)) w \
+         JOIN (SELECT c.id, c.content FROM \"mem_{0}\".chunks c UNION ALL SELECT m.id, m.content FROM \"mem_{0}\".memories m) t ON t.id = w.id",
+        ws.id
+    );
+    let answer = session.answer(&format!("SELECT astra.enter('{}')", proof::of(&ws.id)), &statement).await.unwrap();
+    serde_json::from_str(&answer).unwrap_or_default()
+}
+
+/// BM25 as its formula is written, each text unfolded: what has one of these words, and its rank.
+async fn by_the_formula(db: &Db, ws: &Workspace, words: &str) -> Vec<(String, f64)> {
+    let sql = format!(
+        "WITH terms AS (SELECT c.id, c.content, length(c.tsv) AS size, u.lexeme, cardinality(u.positions) AS times
+                        FROM \"mem_{}\".chunks c, unnest(c.tsv) u(lexeme, positions, weights) WHERE u.lexeme = ANY ('{{{words}}}')),
+              rows AS (SELECT DISTINCT t.id, t.size FROM terms t),
+              weights AS (SELECT t.lexeme, ln(1 + ((SELECT count(*) FROM rows) - count(*) + 0.5::float8) / (count(*) + 0.5::float8)) AS weight FROM terms t GROUP BY t.lexeme)
+         SELECT t.content, sum(w.weight * 2.2 * t.times / (t.times + 1.2 * (0.25 + 0.75 * t.size / (SELECT avg(r.size)::float8 FROM rows r)))) AS rank
+         FROM terms t JOIN weights w ON w.lexeme = t.lexeme GROUP BY t.id, t.content ORDER BY 2 DESC",
+        ws.id
+    );
+    let rows = db.rows(&sql, &[]).await;
+    rows.iter().map(|row| (row["content"].as_str().unwrap().to_owned(), row["rank"].as_f64().unwrap())).collect()
+}
+
+#[tokio::test]
+async fn rare_words_find_what_the_formula_says_in_its_order() {
+    let (ws, db) = (Workspace::local().await, Db::connect().await);
+    // A hundred texts of sixty words, some of them said hundreds of times; each begins with a word of its own.
+    pieces(
+        &db,
+        &ws,
+        "made",
+        "SELECT n, 'own' || n || ' ' || (SELECT string_agg('w' || floor(60 * random() ^ 2), ' ') FROM generate_series(1, 5 + n % 40)) || repeat(' w' || n % 7, n * n / 25) FROM generate_series(1, 100) n",
+    )
+    .await;
+    for words in ["w3", "w0,w1,w2", "w5,w17,w40,own12", "w1,w59,nobody", "own1,own2,w6"] {
+        let (found, expected) = (found(&ws, "documents", words, 50).await, by_the_formula(&db, &ws, words).await);
+        assert_eq!(found.len(), expected.len().min(50), "{words}");
+        assert!(found.len() > 2, "{words}");
+        for (at, content) in found.iter().enumerate() {
+            // Those of one rank are in no order.
+            let (_, rank) = expected.iter().find(|(text, _)| text == content).unwrap();
+            assert!((rank - expected[at].1).abs() < 1e-9, "{words}, {at}: {rank} in the place of {}", expected[at].1);
+        }
+    }
+    assert_eq!(found(&ws, "documents", "nobody", 50).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn frequent_words_are_left_out_where_rarer_ones_find_enough() {
+    let (ws, db) = (Workspace::local().await, Db::connect().await);
+    // `common` is in all of 3,000, `former` in the first half of them, `latter` in the second, both in three alone, which are the last to have `former`.
+    let texts = "SELECT n, 'common' || CASE WHEN n BETWEEN 1498 AND 1500 THEN ' former latter both' WHEN n <= 1500 THEN ' former' ELSE ' latter' END
+                 || CASE WHEN n % 50 = 0 THEN ' zebra' ELSE '' END || CASE WHEN n % 1000 = 7 THEN ' quagga' ELSE '' END || ' n' || n FROM generate_series(1, 3000) n";
+    pieces(&db, &ws, "many", texts).await;
+    let recall = Session::of_owner("astra_recall").await;
+    let of = format!(
+        "SELECT ARRAY(SELECT s IS NOT NULL FROM unnest(astra.words_frequent('{}', '{{common,former,latter,zebra,nobody}}')) s)",
+        ws.id
+    );
+    assert_eq!(recall.answer("SELECT", &of).await.unwrap(), "{t,t,t,f,f}");
+
+    // Sixty have the rarer word.
+    let zebras = found(&ws, "documents", "common,zebra", 50).await;
+    assert_eq!((zebras.len(), zebras.iter().filter(|text| text.contains("zebra")).count()), (50, 50));
+    // Three have it, and are before all others, which have what is left.
+    let quaggas = found(&ws, "documents", "common,quagga", 50).await;
+    let places: Vec<_> = quaggas.iter().map(|text| text.contains("quagga")).collect();
+    assert_eq!((places.len(), &places[..3], places[3..].contains(&true)), (50, &[true; 3][..], false));
+    // None is rarer: those that have all of them, and then the others. By the first thousand rows of each of the two nobody would find them.
+    let both = found(&ws, "documents", "former,latter", 50).await;
+    let places: Vec<_> = both.iter().map(|text| text.contains("both")).collect();
+    assert_eq!((places.len(), &places[..3], places[3..].contains(&true)), (50, &[true; 3][..], false));
+    assert_eq!(found(&ws, "documents", "former,latter,common", 3).await.iter().filter(|text| text.contains("both")).count(), 3);
+    assert_eq!(found(&ws, "documents", "common", 50).await.len(), 50);
+
+    // A version that is being split is not found by any of this.
+    pieces(&db, &ws, "half", "SELECT n, 'common former latter zebra quagga secret' FROM generate_series(1, 20) n").await;
+    for words in ["common,zebra", "common,quagga", "former,latter", "former,latter,common", "common"] {
+        let found = found(&ws, "documents", words, 50).await;
+        assert!(!found.is_empty() && !found.iter().any(|text| text.contains("secret")), "{words}: {found:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_others_keep_for_themselves_leaves_no_word_out() {
+    let (ws, db) = (Workspace::local().await, Db::connect().await);
+    db.run(&format!(
+        "INSERT INTO \"mem_{0}\".memories (id, kind, content, hash, user_id, created_at, updated_at)
+         SELECT gen_random_uuid(), 'note', t.content, t.n, t.whose, now(), now() FROM (
+           SELECT 'crowd ' || n, 'b' || n, 'ben' FROM generate_series(1, 2500) n UNION ALL SELECT 'plum ' || n, 'p' || n, NULL FROM generate_series(1, 10) n
+           UNION ALL SELECT 'crowd of everybody', 'e', NULL) t(content, n, whose);
+         ANALYZE \"mem_{0}\".memories",
+        ws.id
+    ))
+    .await;
+    // What one of those she may see has is rarer than what ten have, whoever else has it.
+    let found = found(&ws, "memories", "crowd,plum", 50).await;
+    assert_eq!((found.len(), found[0].as_str()), (11, "crowd of everybody"), "{found:?}");
+}
