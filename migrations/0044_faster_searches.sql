@@ -29,7 +29,7 @@ BEGIN
   FOR v IN SELECT * FROM (VALUES
     ('astra.recall_words(text, text, text[], uuid[], text[], integer)', '54b9db77fca86e5c9b3ee351bbac5a9e'),
     ('astra.recall(text, text, text[], text, text, integer)', '9237e8ecffbe092af92ef1e2a8590c02'),
-    ('astra.recall_for_turn(text, text, text, text, integer)', 'fc3d821d6d6d35af3cdc59979d01ad85'),
+    ('astra.recall_for_turn(text, text, text, text, integer, integer)', '8ddc37dc659f7bddd394a5c0a4dd84d1'),
     ('astra.memory_search(text, text)', '370fd8f1af1ce8115d743a51df7b8e0c')) f(name, hash)
   LOOP
     IF (SELECT md5(p.prosrc) FROM pg_proc p WHERE p.oid = v.name::regprocedure) <> v.hash THEN
@@ -273,14 +273,18 @@ BEGIN
 END
 $$;
 
-CREATE OR REPLACE FUNCTION astra.recall_for_turn(p_workspace text, p_subject text, p_embedding text, p_message text, p_limit int) RETURNS jsonb LANGUAGE plpgsql VOLATILE
+-- As in 0043: NULL, when the vector is of an embedder (p_generation) that is not in force.
+CREATE OR REPLACE FUNCTION astra.recall_for_turn(p_workspace text, p_subject text, p_embedding text, p_message text, p_limit int, p_generation int DEFAULT NULL) RETURNS jsonb LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp AS
 $$
 DECLARE
   v_fits boolean;
 BEGIN
   EXECUTE format('LOCK TABLE %1$I.memories, %1$I.chunks IN ACCESS SHARE MODE', astra.memory_schema(p_workspace));
-  v_fits := p_embedding IS NOT NULL AND astra.embedder_fits(astra.embedder_of(p_workspace), NULL);
+  v_fits := p_embedding IS NOT NULL AND astra.embedder_fits(astra.embedder_of(p_workspace), p_generation);
+  IF p_generation IS NOT NULL AND NOT v_fits THEN
+    RETURN NULL;
+  END IF;
   RETURN astra.recall_told(p_workspace, p_subject, CASE WHEN v_fits THEN p_embedding END, p_message, p_limit,
                            (SELECT s.fade FROM public.memory_settings s WHERE s.workspace_id = p_workspace));
 END
