@@ -106,6 +106,10 @@ async fn who_may_not_is_written_down_once_a_minute() {
     host.answer("access", &json!({ "outcome": "no_member" }));
     ask(&host, "admin", None).await;
     assert_eq!(host.audited(), [denied("no_member")]);
+    let host = with(&[], None);
+    host.answer("access", &json!({ "outcome": "token_revoked" }));
+    list(&host, "").await.problem(401);
+    assert_eq!(host.audited(), [denied("revoked")]);
 }
 
 #[tokio::test]
@@ -113,8 +117,6 @@ async fn tokens_of_other_workspaces_and_those_that_are_none_are_no_business_of_t
     let host = with(&[], None);
     send(&router::<FakeHost>(), &host, "GET", "/workspaces/other/audit", Some(&token(Some("acme"), "owner", None)), "").await.problem(403);
     send(&router::<FakeHost>(), &host, "GET", "/workspaces/acme/audit", None, "").await.problem(401);
-    host.answer("access", &json!({ "outcome": "token_revoked" }));
-    list(&host, "").await.problem(401);
     assert_eq!(host.audited(), [json!(null); 0]);
 }
 
