@@ -1,7 +1,8 @@
 //! Two workspaces, A and B, with a row in every table: by use where that makes one, else by the administrator.
 
-use astra_tests::{Db, Workspace, template, workspace};
+use astra_tests::{Db, Workspace, template, wait, workspace};
 use serde_json::{Value, json};
+use std::time::Duration;
 
 /// A table, or a workspace's own copy of one, with the row of each of the two.
 pub(super) struct Table {
@@ -14,6 +15,19 @@ pub(super) struct Table {
     columns: Vec<String>,
     /// Whether it can only be added to, whatever the right: a trigger sees to that.
     pub(super) is_append_only: bool,
+}
+
+/// Nobody rolls up for ten minutes: that takes rows away which are there to be reached for.
+async fn no_roll_ups(db: &Db) {
+    let later = "INSERT INTO billing_jobs AS j (name, next_run) VALUES ('roll-up', now() + interval '10 minutes')
+                 ON CONFLICT (name) DO UPDATE SET next_run = excluded.next_run WHERE j.lease IS NULL OR j.leased_until < now()";
+    wait::until("the roll-up that runs to end", Duration::from_mins(1), async || {
+        db.run(later).await;
+        let is_later =
+            db.number("SELECT count(*) FROM billing_jobs WHERE name = $1 AND next_run > now() + interval '9 minutes'", &["roll-up"]);
+        if is_later.await == 1 { Ok(()) } else { Err("it runs") }
+    })
+    .await;
 }
 
 /// Which of the two.
@@ -153,6 +167,7 @@ impl Filled {
             from.owner.post(&from.path("/grants"), &json!({ "receivingWorkspaceId": to.id, "agentId": "plum" })).await.ok(201);
         }
         let db = Db::connect().await;
+        no_roll_ups(&db).await;
         let names = "SELECT c.relname AS name,
                        EXISTS (SELECT 1 FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgname LIKE '%append_only') AS append_only
                      FROM pg_class c WHERE c.relnamespace = $1::regnamespace AND c.relkind IN ('r', 'p')
