@@ -105,10 +105,7 @@ async fn round(crashes: usize) -> String {
     let db = Db::connect().await;
     let schema = format!("\"mem_{}\"", ws.id);
     let versions = db
-        .rows(
-            &format!("SELECT slug, version, status, is_current, body FROM {schema}.documents WHERE $1 <> '' ORDER BY slug, version"),
-            &[&ws.id],
-        )
+        .rows(&format!("SELECT slug, version, status, is_current FROM {schema}.documents WHERE $1 <> '' ORDER BY slug, version"), &[&ws.id])
         .await;
     for slug in 0..count {
         let of: Vec<_> = versions.iter().filter(|row| row["slug"] == format!("page-{slug}").as_str()).collect();
@@ -121,10 +118,14 @@ async fn round(crashes: usize) -> String {
                 &[&format!("page-{slug}")],
             )
             .await;
+        let places: Vec<_> = pieces.iter().map(|piece| piece["position"].as_i64().unwrap()).collect();
+        assert_eq!(places, (0..).take(pieces.len()).collect::<Vec<_>>(), "the pieces of document {slug} are in their places");
         let whole: String = pieces.iter().map(|piece| piece["content"].as_str().unwrap()).collect();
         for n in 0..SECTIONS {
             let said = format!("Of document {slug} version 2 this is part {n}. ");
             assert_eq!(whole.matches(said.trim_end()).count(), 40, "part {n} of document {slug} is searched once");
+            let before = whole.rfind(&format!("this is part {}.", n.max(1) - 1));
+            assert!(n == 0 || before < whole.find(said.trim_end()), "part {n} of document {slug} comes after the one before");
         }
         assert!(!whole.contains("version 1"), "of document {slug} an old version is searched");
     }
