@@ -214,10 +214,12 @@ impl<D: Database, R: Rows> Desk<D, R> {
         if let Some(known) = self.known(begin, self.tick(now), Asked::AfterDatabase) {
             return Ok(Some(known));
         }
-        if self.withdrawals.get() != withdrawals || self.counter.borrow().may_be_old(&context.spans, &context.limits, changes) {
+        let request = context.request(begin);
+        let of_agent = [(&request.agent, request.allowance)];
+        if self.withdrawals.get() != withdrawals || self.counter.borrow().may_be_old(request.spans, request.limits, of_agent, changes) {
             return Ok(None);
         }
-        let admitted = self.counter.borrow_mut().admit(context.request(begin)).cloned();
+        let admitted = self.counter.borrow_mut().admit(request).cloned();
         let hold = match admitted {
             Ok(hold) => hold,
             Err(AdmitError::Refused(refusal)) => {
@@ -523,10 +525,10 @@ impl<D: Database, R: Rows> Desk<D, R> {
                 return Ok(None);
             }
             let status: Status = parse(&text)?;
-            if self.counter.borrow().may_be_old(&status.spans, &status.limits, changes) {
+            if self.counter.borrow().may_be_old(&status.spans, &status.limits, status.allowances(), changes) {
                 continue;
             }
-            self.counter.borrow_mut().set_limits(status.spans, status.limits);
+            self.set_limits(&status);
             let windows = status.windows();
             self.load(&windows).await?;
             if self.counter.borrow().missing(&windows).is_empty() {
@@ -534,6 +536,13 @@ impl<D: Database, R: Rows> Desk<D, R> {
             }
         }
         Err(StoreError::Unreachable)
+    }
+
+    /// Takes the limits as they are now.
+    fn set_limits(&self, status: &Status) {
+        let mut counter = self.counter.borrow_mut();
+        counter.set_limits(status.spans, status.limits);
+        counter.set_allowances(status.spans.month, status.allowances().map(|(agent, allowance)| (agent.clone(), *allowance)));
     }
 
     /// Compares what is known of each window with what the ledger says, which is gone by from then on.
