@@ -2,8 +2,8 @@
 
 use crate::world::{HOUR, INPUT, LEASE, NOW, OUTPUT, World, begin, extend};
 use astra_kernel::{Usage, UsageSource};
-use astra_quota::{Answer, Ask};
 use astra_quota::words::{Extend, Extended};
+use astra_quota::{Answer, Ask};
 use futures_util::FutureExt as _;
 use serde_json::json;
 
@@ -247,4 +247,25 @@ fn a_turn_that_read_its_agents_limits_before_they_changed_reads_them_again() {
     assert!(matches!(world.ask(Ask::Begin(Box::new(begin(2))), NOW), Answer::Refused(_)));
     let Some(Answer::Status(Some(view))) = status.now_or_never() else { panic!("it does not answer") };
     assert!(view.windows.iter().any(|window| window.scope == "agent:a" && window.max == cost(9)), "{view:?}");
+}
+
+#[test]
+fn limits_that_nobody_tells_are_found_while_turns_run() {
+    let mut world = World::new();
+    world.begun(begin(1), NOW);
+    assert!(world.desk.wants_look(NOW) && !world.desk.wants_look(NOW.plus_millis(9_999)), "every ten seconds");
+    world.set(|db| drop(db.agents.insert("a".into(), json!({ "maxCostNanoUsdPerMonth": cost(600) }))));
+    assert!(world.extended(wants(1, 1, 1_000), NOW).covered);
+    let later = NOW.plus_millis(10_000);
+    assert!(world.desk.wants_look(later));
+    world.desk.look(later).now_or_never().unwrap();
+    assert!(!world.extended(wants(1, 2, 1_300), later).covered);
+    // The limits are told anew to an object that starts anew.
+    world.restart();
+    assert!(world.desk.wants_look(later));
+    world.set(|db| db.away = true);
+    world.desk.look(later).now_or_never().unwrap();
+    world.set(|db| db.away = false);
+    world.desk.look(later).now_or_never().unwrap();
+    assert!(!world.extended(wants(1, 3, 1_300), later).covered);
 }

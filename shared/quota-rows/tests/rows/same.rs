@@ -25,16 +25,47 @@ const PRICE: Price = Price {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Begin { agent: bool, message: usize, key: Option<u8>, hash: bool },
-    Use { input_bound: u64, presumed: u64, output: u64 },
-    Extend { which: usize, sequence: u32, reported: u64, input_bound: u64, output: u64, is_urgent: bool },
-    Finish { which: usize, input: u64, output: u64, by_limit: bool },
-    FinishAgain { which: usize },
-    Stop { which: usize, own: bool },
-    Wait { millis: i64 },
+    Begin {
+        agent: bool,
+        message: usize,
+        key: Option<u8>,
+        hash: bool,
+    },
+    Use {
+        input_bound: u64,
+        presumed: u64,
+        output: u64,
+    },
+    Extend {
+        which: usize,
+        sequence: u32,
+        reported: u64,
+        input_bound: u64,
+        output: u64,
+        is_urgent: bool,
+    },
+    Finish {
+        which: usize,
+        input: u64,
+        output: u64,
+        by_limit: bool,
+    },
+    FinishAgain {
+        which: usize,
+    },
+    Stop {
+        which: usize,
+        own: bool,
+    },
+    Wait {
+        millis: i64,
+    },
     SetLimits(Value),
     /// None: the agent is removed.
-    SetAgent { agent: bool, budget: Option<Value> },
+    SetAgent {
+        agent: bool,
+        budget: Option<Value>,
+    },
     SetZone(&'static str),
     Restart,
 }
@@ -62,8 +93,8 @@ fn limits() -> impl Strategy<Value = Value> {
 /// An agent's, as it is stored; the month's cost may be the workspace's.
 fn budget() -> impl Strategy<Value = Value> {
     let option = proptest::option::of::<std::ops::Range<i64>>;
-    (option(0..20_000), option(0..8_000_000), option(0..9_000), option(0..7_000), option(0..5_000_000), proptest::bool::weighted(0.2)).prop_map(
-        |(tokens, cost, day, hour, cost_hour, is_workspaces)| {
+    (option(0..20_000), option(0..8_000_000), option(0..9_000), option(0..7_000), option(0..5_000_000), proptest::bool::weighted(0.2))
+        .prop_map(|(tokens, cost, day, hour, cost_hour, is_workspaces)| {
             let nano = |cost: Option<i64>| Some(json!({ "nano": cost? }));
             let all = [
                 ("maxTokensPerMonth", tokens.map(Value::from)),
@@ -73,8 +104,7 @@ fn budget() -> impl Strategy<Value = Value> {
                 ("maxCostUsdPerHour", nano(cost_hour)),
             ];
             all.into_iter().filter_map(|(name, max)| Some((name.to_owned(), max?))).collect()
-        },
-    )
+        })
 }
 
 fn steps() -> impl Strategy<Value = (Value, Vec<Step>)> {

@@ -366,7 +366,10 @@ fn an_agents_limit_that_changes_holds_for_who_runs_until_the_agent_is_gone() {
         (extended.covered, extended.output)
     };
     // New: it has what is left. Lowered below what is held: nothing is taken away. Gone: as it was. No limit any more: all.
-    assert_eq!(asks(Some(vec![(agent(0), tokens_a_month(100 + held + 300)), (agent(1), tokens_a_month(0))]), held + 301), (false, held + 300));
+    assert_eq!(
+        asks(Some(vec![(agent(0), tokens_a_month(100 + held + 300)), (agent(1), tokens_a_month(0))]), held + 301),
+        (false, held + 300)
+    );
     assert_eq!(asks(Some(vec![(agent(0), tokens_a_month(100))]), held + 301), (false, held + 300));
     assert_eq!(asks(Some(vec![(agent(0), tokens_a_month(100 + held + 310))]), held + 310), (true, held + 310));
     assert_eq!(asks(Some(vec![(agent(1), Allowance::default())]), held + 311), (false, held + 310));
@@ -376,13 +379,17 @@ fn an_agents_limit_that_changes_holds_for_who_runs_until_the_agent_is_gone() {
 #[test]
 fn each_turn_of_a_granted_agent_keeps_to_its_grants_cap() {
     let granted = AgentId::try_from("w/agent0".to_owned()).unwrap();
-    let mut counter = loaded(START);
-    let held = begin_of(&mut counter, 1, &granted, &tokens_a_month(20_000));
-    // Another grant of the same agent, and what is shown of them.
-    begin_of(&mut counter, 2, &granted, &tokens_a_month(10_000));
-    counter.set_allowances(spans(START).month, [(granted, tokens_a_month(10_000))]);
-    let Heard::Taken(extended) = extend(&mut counter, 1, held + 9_000, START) else { panic!("not taken") };
-    assert!(extended.covered, "{extended:?}");
+    for is_shown in [false, true] {
+        let mut counter = loaded(START);
+        begin_of(&mut counter, 1, &granted, &tokens_a_month(20_000));
+        // Another grant of the same agent, and what is shown of both.
+        begin_of(&mut counter, 2, &granted, &tokens_a_month(10_000));
+        if is_shown {
+            counter.set_allowances(spans(START).month, [(granted.clone(), tokens_a_month(10_000))]);
+        }
+        let Heard::Taken(extended) = extend(&mut counter, 1, 11_000, START) else { panic!("not taken") };
+        assert!(extended.covered, "{extended:?}");
+    }
 }
 
 #[test]
@@ -391,9 +398,8 @@ fn what_was_read_of_an_agents_limits_before_they_changed_is_read_again() {
     let mut counter = loaded(START);
     counter.set_limits(spans(START), Limits::default());
     let before = counter.changes();
-    let is_old = |counter: &Counter, allowance, changes| {
-        counter.may_be_old(&spans(START), &Limits::default(), [(&agent(0), allowance)], changes)
-    };
+    let is_old =
+        |counter: &Counter, allowance, changes| counter.may_be_old(&spans(START), &Limits::default(), [(&agent(0), allowance)], changes);
     // Nobody has told anything of it.
     begin_of(&mut counter, 1, &agent(1), &old);
     assert!(!is_old(&counter, &old, before));
