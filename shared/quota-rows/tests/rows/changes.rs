@@ -108,9 +108,10 @@ impl Database for Between<'_> {
 
     async fn query(&self, statement: &'static str, params: &[&str]) -> Result<String, StoreError> {
         if statement.contains(self.before) && self.times.fetch_add(1, Ordering::Relaxed) == 0 {
-            match self.of_agent {
-                true => self.world.set_agent("a", 30_000, self.limits.clone()).await,
-                false => self.world.set_limits(self.limits.clone()).await,
+            if self.of_agent {
+                self.world.set_agent("a", 30_000, self.limits.clone()).await;
+            } else {
+                self.world.set_limits(self.limits.clone()).await;
             }
         }
         let pool: &Pool = &self.world.pool;

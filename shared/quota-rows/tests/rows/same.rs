@@ -319,6 +319,25 @@ fn an_object_and_rows_answer_the_same() {
 
 #[tokio::test]
 #[ignore = "needs a database"]
+async fn an_agent_without_limits_has_none_and_one_that_is_gone_has_those_that_it_had() {
+    let mut both = Both::new(&World::new(1, json!({})).await, json!({})).await;
+    let steps = async |both: &mut Both, budget: Option<Value>, output: u64| {
+        both.take(&Step::SetAgent { agent: true, budget }).await;
+        let sequence = u32::try_from(output).unwrap();
+        let turn = |which| Step::Extend { which, sequence, reported: 1, input_bound: 0, output, is_urgent: false };
+        both.take(&turn(0)).await;
+        both.running[0].3
+    };
+    both.take(&Step::SetAgent { agent: true, budget: Some(json!({ "maxTokensPerDay": 500 })) }).await;
+    both.take(&Step::Begin { agent: true, message: 10, key: None, hash: true }).await;
+    let input = both.running[0].2;
+    assert_eq!(steps(&mut both, None, 1_000).await, 500 - input, "gone");
+    assert_eq!(steps(&mut both, Some(json!({ "maxTokensPerMonth": 600 })), 1_001).await, 600 - input, "another");
+    assert!(steps(&mut both, Some(json!({})), 1_002).await >= 1_002, "none");
+}
+
+#[tokio::test]
+#[ignore = "needs a database"]
 async fn what_memory_gives_to_a_turn_is_the_same_from_both() {
     let both = Both::new(&World::new(1, json!({})).await, json!({})).await;
     for world in [&both.object, &both.rows] {
