@@ -320,7 +320,7 @@ fn an_object_and_rows_answer_the_same() {
 #[tokio::test]
 #[ignore = "needs a database"]
 async fn an_agent_without_limits_has_none_and_one_that_is_gone_has_those_that_it_had() {
-    let mut both = Both::new(&World::new(1, json!({})).await, json!({})).await;
+    let mut both = Both::new(&World::new(1, json!({})).await, json!({ "maxTokensPerMonth": 60_000 })).await;
     let steps = async |both: &mut Both, budget: Option<Value>, output: u64| {
         both.take(&Step::SetAgent { agent: true, budget }).await;
         let sequence = u32::try_from(output).unwrap();
@@ -328,12 +328,12 @@ async fn an_agent_without_limits_has_none_and_one_that_is_gone_has_those_that_it
         both.take(&turn(0)).await;
         both.running[0].3
     };
-    both.take(&Step::SetAgent { agent: true, budget: Some(json!({ "maxTokensPerDay": 500 })) }).await;
     both.take(&Step::Begin { agent: true, message: 10, key: None, hash: true }).await;
     let input = both.running[0].2;
-    assert_eq!(steps(&mut both, None, 1_000).await, 500 - input, "gone");
-    assert_eq!(steps(&mut both, Some(json!({ "maxTokensPerMonth": 600 })), 1_001).await, 600 - input, "another");
-    assert!(steps(&mut both, Some(json!({})), 1_002).await >= 1_002, "none");
+    assert_eq!(steps(&mut both, Some(json!({ "maxTokensPerDay": 500 })), 1_000).await, 500 - input, "new");
+    assert_eq!(steps(&mut both, None, 1_001).await, 500 - input, "gone");
+    assert_eq!(steps(&mut both, Some(json!({ "maxTokensPerMonth": 600 })), 1_002).await, 600 - input, "another");
+    assert!(steps(&mut both, Some(json!({})), 1_003).await >= 1_003, "none");
 }
 
 #[tokio::test]
