@@ -15,46 +15,80 @@ BEGIN
   EXECUTE replace(v_is, p_old, p_new);
 END
 $$;
+-- The same for what stands from one text to the end of another, whatever is between them.
+CREATE FUNCTION pg_temp.amend_from(p_function regprocedure, p_from text, p_to text, p_new text) RETURNS void LANGUAGE plpgsql AS
+$$
+DECLARE
+  v_is text := pg_get_functiondef(p_function);
+  v_from int := strpos(v_is, p_from);
+  v_length int := strpos(substr(v_is, v_from), p_to) + length(p_to) - 1;
+BEGIN
+  IF v_from = 0 OR v_length < length(p_to) OR (length(v_is) - length(replace(v_is, p_from, ''))) <> length(p_from) THEN
+    RAISE EXCEPTION '% is not as it was: % .. %', p_function, p_from, p_to;
+  END IF;
+  EXECUTE overlay(v_is PLACING p_new FROM v_from FOR v_length);
+END
+$$;
 ALTER TABLE public.prices ADD COLUMN tier text NOT NULL DEFAULT 'standard' CHECK (tier IN ('standard', 'batch'));
 COMMENT ON COLUMN public.prices.tier IS 'batch: of what the provider does when it suits it. Versions are counted over both tiers.';
 ALTER TABLE public.turns ADD COLUMN batch boolean NOT NULL DEFAULT false;
 COMMENT ON COLUMN public.turns.batch IS 'It was served, and is priced, as a batch.';
+GRANT UPDATE (batch) ON public.turns TO astra_quota_inside;
+-- The row of the book for a model at a moment: the exact name wins, then the longest prefix, then the row that begins last. All NULL: it has none.
+CREATE FUNCTION astra.price_at(p_provider text, p_model text, p_tier text, p_at timestamptz) RETURNS public.prices LANGUAGE plpgsql STABLE AS
+$$
+DECLARE
+  v public.prices;
+BEGIN
+  SELECT p.* INTO v FROM public.prices p
+  WHERE p.provider = p_provider AND p.tier = p_tier AND p.valid_from <= p_at
+    AND (p.model = p_model OR (right(p.model, 1) = '*' AND starts_with(p_model, left(p.model, -1))))
+  ORDER BY (p.model = p_model) DESC, length(p.model) DESC, p.valid_from DESC, p.version DESC
+  LIMIT 1;
+  RETURN v;
+END
+$$;
+-- It as astra_kernel::Price; NULL where it has none.
+CREATE FUNCTION astra.price_json(p public.prices, p_markup int) RETURNS json LANGUAGE plpgsql STABLE AS
+$$
+BEGIN
+  IF p.version IS NULL THEN
+    RETURN NULL;
+  END IF;
+  RETURN json_build_object('version', p.version, 'inputNanoPerMtok', p.input_nano_per_mtok, 'cachedInputNanoPerMtok', p.cached_input_nano_per_mtok,
+    'outputNanoPerMtok', p.output_nano_per_mtok, 'holdsMaximum', p.holds_maximum, 'longContext', astra.long_context(p), 'markupBasisPoints', p_markup);
+END
+$$;
+GRANT EXECUTE ON FUNCTION astra.price_at(text, text, text, timestamptz), astra.price_json(public.prices, int) TO astra_quota_inside;
 ALTER TABLE public.plan_settings DROP CONSTRAINT plan_settings_extraction_check, ADD CONSTRAINT plan_settings_extraction_check CHECK (extraction IN ('off', 'rules', 'model', 'batch'));
 RESET ROLE;
 
 SELECT pg_temp.amend('astra.turn_begin(text, text)', $old$WHERE p.provider = v_provider AND p.valid_from <= v_now$old$,
 $new$WHERE p.provider = v_provider AND p.tier = 'standard' AND p.valid_from <= v_now$new$);
--- The standard price is what is held. The batch rate that begins is what is charged if the provider says that it was one.
-SELECT pg_temp.amend('astra.use_begin(text, jsonb)', $old$  v_price record;
-$old$, $new$  v_price record;
-  v_batch json;
-$new$);
-SELECT pg_temp.amend('astra.use_begin(text, jsonb)', $old$WHERE p.provider = v_model ->> 'provider' AND p.valid_from <= v_now$old$,
-$new$WHERE p.provider = v_model ->> 'provider' AND p.tier = 'standard' AND p.valid_from <= v_now$new$);
-SELECT pg_temp.amend('astra.use_begin(text, jsonb)', $old$    RETURN jsonb_build_object('outcome', 'model_unpriced', 'model', v_model)::text;
-  END IF;
-$old$, $new$    RETURN jsonb_build_object('outcome', 'model_unpriced', 'model', v_model)::text;
-  END IF;
+-- The standard price is what is held. The batch rate that comes with it is what is charged if the provider says that it was a batch.
+SELECT pg_temp.amend('astra.use_begin(text, jsonb)', $old$  v_price record;$old$, $new$  v_price public.prices;
+  v_batch public.prices;$new$);
+SELECT pg_temp.amend_from('astra.use_begin(text, jsonb)', $from$  SELECT p.version, p.input_nano_per_mtok$from$, $to$
+  IF NOT FOUND THEN
+    RETURN jsonb_build_object('outcome', 'model_unpriced'$to$,
+$new$  v_price := astra.price_at(v_model ->> 'provider', v_model ->> 'modelId', 'standard', v_now);
   IF v_is_extraction THEN
-    SELECT json_build_object('version', p.version, 'inputNanoPerMtok', p.input_nano_per_mtok, 'cachedInputNanoPerMtok', p.cached_input_nano_per_mtok,
-             'outputNanoPerMtok', p.output_nano_per_mtok, 'holdsMaximum', p.holds_maximum, 'longContext', astra.long_context(p), 'markupBasisPoints', astra.markup_of(p_workspace))
-    INTO v_batch
-    FROM public.prices p
-    WHERE p.provider = v_model ->> 'provider' AND p.tier = 'batch' AND p.valid_from <= v_now
-      AND (p.model = v_model ->> 'modelId' OR (right(p.model, 1) = '*' AND starts_with(v_model ->> 'modelId', left(p.model, -1))))
-    ORDER BY (p.model = v_model ->> 'modelId') DESC, length(p.model) DESC, p.valid_from DESC, p.version DESC
-    LIMIT 1;
+    v_batch := astra.price_at(v_model ->> 'provider', v_model ->> 'modelId', 'batch', v_now);
   END IF;
-$new$);
-SELECT pg_temp.amend('astra.use_begin(text, jsonb)', $old$    'secret', v_secret, 'sessionId', v_session,$old$, $new$    'batchPrice', v_batch, 'secret', v_secret, 'sessionId', v_session,$new$);
+  IF v_price.version IS NULL THEN
+    RETURN jsonb_build_object('outcome', 'model_unpriced'$new$);
+SELECT pg_temp.amend_from('astra.use_begin(text, jsonb)', $from$    'price', json_build_object('version', v_price.version$from$, $to$astra.markup_of(p_workspace)),$to$,
+$new$    'price', astra.price_json(v_price, astra.markup_of(p_workspace)), 'batchPrice', astra.price_json(v_batch, astra.markup_of(p_workspace)),$new$);
 SELECT pg_temp.amend('astra.turn_enter(text, jsonb, jsonb, jsonb)', $old$INSERT INTO public.turns (workspace_id, kind, id,$old$, $new$INSERT INTO public.turns (workspace_id, kind, batch, id,$new$);
 SELECT pg_temp.amend('astra.turn_enter(text, jsonb, jsonb, jsonb)', $old$VALUES (p_workspace, v_kind, v_id,$old$,
 $new$VALUES (p_workspace, v_kind, COALESCE((p_arg ->> 'batch')::boolean, false), v_id,$new$);
 SELECT pg_temp.amend('astra.turn_enter(text, jsonb, jsonb, jsonb)', $old$SET status = v_status, finish_reason$old$,
 $new$SET status = v_status, batch = COALESCE((p_arg ->> 'batch')::boolean, false), finish_reason$new$);
 SELECT pg_temp.amend('astra.reprice_read(text, text)', $old$t.provider, t.model, t.usage_source AS source,$old$, $new$t.provider, t.model, t.batch, t.usage_source AS source,$new$);
-SELECT pg_temp.amend('astra.reprice_read(text, text)', $old$WHERE p.provider = e.provider AND p.valid_from <= e.turn_started_at$old$,
-$new$WHERE p.provider = e.provider AND p.tier = CASE WHEN e.batch THEN 'batch' ELSE 'standard' END AND p.valid_from <= e.turn_started_at$new$);
+SELECT pg_temp.amend_from('astra.reprice_read(text, text)', $from$    LEFT JOIN LATERAL ($from$, $to$LIMIT 1) b ON true) p;$to$,
+$new$    CROSS JOIN LATERAL (SELECT astra.price_at(e.provider, e.model, CASE WHEN e.batch THEN 'batch' ELSE 'standard' END, e.turn_started_at) AS price) b) p;$new$);
+SELECT pg_temp.amend_from('astra.reprice_read(text, text)', $from$CASE WHEN (b.price).version IS NOT NULL THEN$from$, $to$astra.long_context(b.price)) END) AS doc$to$,
+$new$astra.price_json(b.price, 0)) AS doc$new$);
 SELECT pg_temp.amend('astra.op_prices_list(text)', $old$'version', p.version,$old$, $new$'tier', p.tier, 'version', p.version,$new$);
 -- A price that is the newest of its tier already keeps its version.
 SELECT pg_temp.amend('astra.op_price_put(text)', $old$  v_new.source := v_arg ->> 'source';
