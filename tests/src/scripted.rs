@@ -206,6 +206,12 @@ pub fn usage(prompt_tokens: i64, completion_tokens: i64) -> Act {
         "usage": { "prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens, "total_tokens": prompt_tokens.saturating_add(completion_tokens) } }))
 }
 
+/// A chunk that says how the answer is served.
+pub fn tier(name: &str) -> Act {
+    event(&json!({ "id": "c", "object": "chat.completion.chunk", "created": 1, "model": "gpt-4o-mini", "service_tier": name,
+        "choices": [{ "index": 0, "delta": {}, "finish_reason": null }] }))
+}
+
 /// `[DONE]` and the body's end.
 pub fn done() -> [Act; 2] {
     [Act::Chunk("data: [DONE]\n\n".to_owned()), Act::End]

@@ -6,7 +6,7 @@ use astra_host::routes::{Unread, word};
 use astra_host::{Call, Failure, Host};
 use astra_kernel::money::{UsdAmount, usd_number};
 use astra_kernel::{LongContext, NanoUsd, Permission, Problem, Timestamp};
-use astra_store::billing::{NewPrice, PriceRow};
+use astra_store::billing::{NewPrice, PriceRow, Tier};
 use axum::Json;
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +19,9 @@ pub(crate) struct PriceView {
     provider: String,
     /// The model; one that ends in `*` is a prefix. The exact name wins, then the longest prefix.
     model: String,
-    /// Counts up with each change.
+    /// What it is the price of.
+    tier: Tier,
+    /// Counts up with each change, over both tiers.
     version: i32,
     /// Input, nano-dollars.
     #[schema(value_type = i64)]
@@ -87,6 +89,7 @@ impl From<PriceRow> for PriceView {
         let PriceRow {
             provider,
             model,
+            tier,
             version,
             input_nano_per_mtok: input,
             cached_input_nano_per_mtok: cached,
@@ -99,6 +102,7 @@ impl From<PriceRow> for PriceView {
         Self {
             provider,
             model,
+            tier,
             version,
             input_nano_usd_per_mtok: input,
             input_usd_per_mtok: input,
@@ -135,6 +139,10 @@ pub(crate) struct PriceBody {
     /// The model; one that ends in `*` is a prefix, `*` alone any model of the provider.
     #[schema(value_type = String, min_length = 1, max_length = 200, pattern = r"^([!-)+-~]+\*?|\*)$")]
     model: ModelName,
+    /// What it is the price of: `standard` unless told.
+    #[serde(default, deserialize_with = "word")]
+    #[schema(default = "standard")]
+    tier: Tier,
     /// Input.
     #[schema(value_type = f64, minimum = 0, maximum = 9_007_199)]
     input_usd_per_mtok: Amount,
@@ -265,6 +273,7 @@ pub(crate) async fn put<H: Host>(call: Call<H>, request: Unread) -> Result<Json<
     let PriceBody {
         provider,
         model,
+        tier,
         input_usd_per_mtok,
         cached_input_usd_per_mtok,
         output_usd_per_mtok,
@@ -282,6 +291,7 @@ pub(crate) async fn put<H: Host>(call: Call<H>, request: Unread) -> Result<Json<
     let price = NewPrice {
         provider: provider.as_str().to_owned(),
         model: model.0,
+        tier,
         input_nano_per_mtok: input_usd_per_mtok.0,
         cached_input_nano_per_mtok: cached_input_usd_per_mtok.0,
         output_nano_per_mtok: output_usd_per_mtok.0,
@@ -293,7 +303,7 @@ pub(crate) async fn put<H: Host>(call: Call<H>, request: Unread) -> Result<Json<
     if valid_from.is_none() {
         // "From now on" said twice is one price: else every repetition would be a version.
         let rows = operator.list_prices().await?.data;
-        let newest = rows.into_iter().find(|row| row.provider == price.provider && row.model == price.model);
+        let newest = rows.into_iter().find(|row| row.provider == price.provider && row.model == price.model && row.tier == price.tier);
         if let Some(row) = newest.filter(|row| says(row, &price)) {
             return Ok(Json(StoredView { version: row.version }));
         }
@@ -306,6 +316,7 @@ fn says(row: &PriceRow, price: &NewPrice) -> bool {
     let NewPrice {
         provider,
         model,
+        tier,
         input_nano_per_mtok,
         cached_input_nano_per_mtok,
         output_nano_per_mtok,
@@ -316,6 +327,7 @@ fn says(row: &PriceRow, price: &NewPrice) -> bool {
     } = price;
     row.provider == *provider
         && row.model == *model
+        && row.tier == *tier
         && row.input_nano_per_mtok == *input_nano_per_mtok
         && row.cached_input_nano_per_mtok == *cached_input_nano_per_mtok
         && row.output_nano_per_mtok == *output_nano_per_mtok

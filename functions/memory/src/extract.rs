@@ -44,6 +44,9 @@ const MODEL_MILLIS: u32 = 40_000;
 /// After so many answers that could not be read the job is dead: each was paid for.
 const BAD_ANSWERS: u32 = 3;
 
+/// So many tries are asked for at batch rates. What a try of either kind has cost is the same try's.
+const BATCH_TRIES: u32 = 2;
+
 /// How many known memories are looked at for each new one.
 const NEAR: u32 = 10;
 
@@ -56,17 +59,20 @@ enum Way {
     Off,
     Rules,
     Model,
+    /// By a model, at its provider's batch rates where there are such.
+    Batch,
 }
 
-/// As the plan says, else as the deployment does (`EXTRACTION`: `off`, `rules` or `model`; `model` unless set). The local model has rules.
+/// As the plan says, else as the deployment does (`EXTRACTION`: `off`, `rules`, `model` or `batch`; `model` unless set). The local model has rules.
 fn way<H: TurnHost>(host: &H, conversation: &Conversation) -> Result<Way, Undone> {
     let setting = conversation.extraction.clone().or_else(|| host.shared().setting("EXTRACTION"));
     match setting.as_deref() {
         Some("off") => Ok(Way::Off),
         Some("rules") => Ok(Way::Rules),
-        None | Some("model") if conversation.provider.as_deref() == Some(Provider::Local.as_str()) => Ok(Way::Rules),
+        None | Some("model" | "batch") if conversation.provider.as_deref() == Some(Provider::Local.as_str()) => Ok(Way::Rules),
         None | Some("model") => Ok(Way::Model),
-        Some(_) => Err(Undone::Later("EXTRACTION is off, rules or model.".to_owned())),
+        Some("batch") => Ok(Way::Batch),
+        Some(_) => Err(Undone::Later("EXTRACTION is off, rules, model or batch.".to_owned())),
     }
 }
 
@@ -89,7 +95,9 @@ pub(crate) async fn extract<H: TurnHost>(host: &H, tenant: &Tenant<'_, H>, lease
         _ if !may_write || !has_news => Vec::new(),
         Way::Off => Vec::new(),
         Way::Rules => rules::extract(&said(&conversation, true)),
-        Way::Model => by_model(host, tenant, &conversation, attempts).await?,
+        Way::Model => by_model(host, tenant, &conversation, attempts, false).await?,
+        // What the provider has no room for now is asked for once more so, then as always.
+        Way::Batch => by_model(host, tenant, &conversation, attempts, attempts <= BATCH_TRIES).await?,
     };
     // Who is no member (the operator) writes nothing for the whole workspace.
     if conversation.access.is_none() {
@@ -179,10 +187,11 @@ async fn by_model<H: TurnHost>(
     tenant: &Tenant<'_, H>,
     conversation: &Conversation,
     attempts: u32,
+    batch: bool,
 ) -> Result<Vec<Extracted>, Undone> {
     let messages = vec![Message { role: MessageRole::User, content: prompt::conversation(&said(conversation, false)) }];
     let (system, answer_schema) = (prompt::system(), Some(prompt::schema().to_string()));
-    let mut asked = Prompt { system, messages, memories: Vec::new(), max_output_tokens: MOST_OUTPUT, answer_schema };
+    let mut asked = Prompt { system, messages, memories: Vec::new(), max_output_tokens: MOST_OUTPUT, answer_schema, batch: false };
     let wanted = uses::Wanted {
         id: TurnId(host.new_id()),
         what: What::Extraction { agent_id: conversation.agent_id.clone(), session_id: conversation.session_id },
@@ -198,6 +207,7 @@ async fn by_model<H: TurnHost>(
         hold.release(Code::ModelUnavailable).await?;
         return Ok(rules::extract(&said(conversation, true)));
     }
+    asked.batch = batch && hold.may_be_batch();
     let text = ask(host, hold, &endpoint, &mut asked).await?;
     // A bad answer says what is wrong with it and nothing that stands in it.
     answer::parse(&text).map_err(|bad| {
@@ -207,16 +217,19 @@ async fn by_model<H: TurnHost>(
 }
 
 /// One call, settled whatever becomes of it.
-async fn ask<H: TurnHost>(host: &H, hold: UseHold<H>, endpoint: &Endpoint, asked: &mut Prompt) -> Result<String, Undone> {
+async fn ask<H: TurnHost>(host: &H, mut hold: UseHold<H>, endpoint: &Endpoint, asked: &mut Prompt) -> Result<String, Undone> {
     let deadline = host.now().plus_millis(i64::from(MODEL_MILLIS));
-    let mut text = String::new();
+    let (mut text, mut is_batch) = (String::new(), false);
     let answered = {
-        let call = pin!(listen(host, endpoint, asked, deadline, &mut text));
+        let call = pin!(listen(host, endpoint, asked, deadline, &mut text, &mut is_batch));
         match select(call, pin!(host.sleep(MODEL_MILLIS))).await {
             Either::Left((answered, _)) => answered,
             Either::Right(((), _)) => Err((ModelError::Broken, None)),
         }
     };
+    if is_batch {
+        hold.at_batch_rates();
+    }
     match answered {
         Ok(usage) => {
             hold.finish(usage, None).await?;
@@ -237,25 +250,30 @@ async fn ask<H: TurnHost>(host: &H, hold: UseHold<H>, endpoint: &Endpoint, asked
     }
 }
 
-/// Listens to the model's whole answer. An error comes with what was used, where that is known.
+/// Listens to the model's whole answer. An error comes with what was used, where that is known; `is_batch`: whether the provider says that it was a batch.
 async fn listen<H: TurnHost>(
     host: &H,
     endpoint: &Endpoint,
     asked: &mut Prompt,
     deadline: astra_kernel::Timestamp,
     text: &mut String,
+    is_batch: &mut bool,
 ) -> Result<Usage, (ModelError, Option<Usage>)> {
     let now = || host.now();
     let seed = u64::from_le_bytes(*host.new_id().as_bytes().last_chunk().unwrap_or(&[0; 8]));
     let retry = Retry { attempts: 3, deadline, now: &now, seed, asking: &|_| {} };
     let mut begun = Generation::start(host, endpoint, asked, retry).await;
-    if matches!(begun, Err(ModelError::Status { status: 400 | 422, .. })) && asked.answer_schema.take().is_some() {
-        // A server that takes no schema: the prompt says it as well.
-        begun = Generation::start(host, endpoint, asked, retry).await;
+    // A server that takes no batch, or no schema: the prompt says that as well.
+    for leave in [|asked: &mut Prompt| std::mem::take(&mut asked.batch), |asked: &mut Prompt| asked.answer_schema.take().is_some()] {
+        if matches!(begun, Err(ModelError::Status { status: 400 | 422, .. })) && leave(asked) {
+            begun = Generation::start(host, endpoint, asked, retry).await;
+        }
     }
     let mut generation = begun.map_err(|error| (error, None))?;
     loop {
-        match generation.next().await {
+        let piece = generation.next().await;
+        *is_batch = generation.is_batch();
+        match piece {
             Ok(Some(Piece::Text(piece))) => text.push_str(&piece),
             Ok(Some(Piece::End(Ended { usage: Some(usage), .. }))) => return Ok(usage),
             Ok(Some(Piece::End(Ended { usage: None, .. }))) => return Ok(generation.delivered_usage(asked, text)),

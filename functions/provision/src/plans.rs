@@ -120,9 +120,10 @@ pub(crate) struct SettingsBody {
     #[serde(default, deserialize_with = "present")]
     #[schema(nullable = false)]
     markup_basis_points: Option<BasisPoints>,
-    /// How what is said in conversations becomes memories: `off`, by `rules`, which cost nothing, or by a `model`; as the deployment does unless told.
+    /// How what is said in conversations becomes memories: `off`, by `rules`, which cost nothing, by a `model`, or by a model at its provider's `batch` rates, where it has
+    /// some and the price book knows them; as the deployment does unless told.
     #[serde(default, deserialize_with = "word_or_null")]
-    #[schema(value_type = Option<String>, pattern = "^(off|rules|model)$")]
+    #[schema(value_type = Option<String>, pattern = "^(off|rules|model|batch)$")]
     extraction: Option<Extraction>,
     /// By which model; the agent's unless told.
     #[serde(default)]
@@ -141,6 +142,7 @@ enum Extraction {
     Off,
     Rules,
     Model,
+    Batch,
 }
 
 impl Extraction {
@@ -149,6 +151,7 @@ impl Extraction {
             Self::Off => "off",
             Self::Rules => "rules",
             Self::Model => "model",
+            Self::Batch => "batch",
         }
     }
 }

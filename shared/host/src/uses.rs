@@ -96,6 +96,7 @@ pub struct UseHold<H: TurnHost> {
     /// The record as it is when nothing more is heard. None once it is settled.
     draft: Option<Box<Record>>,
     price: Price,
+    batch_price: Option<Price>,
     max_output: Tokens,
 }
 
@@ -111,6 +112,8 @@ struct Context {
     agent: Agent,
     model: Model,
     price: Price,
+    #[serde(default)]
+    batch_price: Option<Price>,
     secret: Option<Secret>,
 }
 
@@ -162,7 +165,8 @@ pub async fn begin<H: TurnHost>(host: &H, workspace: &WorkspaceId, wanted: Wante
     };
     let fault = |error: &dyn std::fmt::Display| NotHeld::Fault(format!("use_begin's document: {error}"));
     // What cannot be read was held all the same: the counter ends it by itself.
-    let Context { agent, model, price, secret } = astra_kernel::json::from_str(context.get()).map_err(|error| fault(&error))?;
+    let Context { agent, model, price, batch_price, secret } =
+        astra_kernel::json::from_str(context.get()).map_err(|error| fault(&error))?;
     let cost_nano_usd = price.cost(&presumed).map_err(|error| fault(&error))?;
     let endpoint = provider::endpoint(host, workspace, &model, secret.as_ref());
     let draft = Record {
@@ -182,6 +186,7 @@ pub async fn begin<H: TurnHost>(host: &H, workspace: &WorkspaceId, wanted: Wante
         usage: presumed,
         cost_nano_usd,
         markup_basis_points: price.markup_basis_points,
+        batch: false,
         idempotency_key: None,
         request_hash: String::new(),
         error_code: Some(Code::Internal.as_str().to_owned()),
@@ -192,7 +197,9 @@ pub async fn begin<H: TurnHost>(host: &H, workspace: &WorkspaceId, wanted: Wante
         alerts: Vec::new(),
         guest: None,
     };
-    let hold = UseHold { host: host.clone(), workspace: workspace.clone(), draft: Some(Box::new(draft)), price, max_output };
+    // What is held pays for a batch only where nothing costs more as one.
+    let batch_price = batch_price.filter(|batch| batch.is_never_above(&price));
+    let hold = UseHold { host: host.clone(), workspace: workspace.clone(), draft: Some(Box::new(draft)), price, batch_price, max_output };
     match endpoint {
         Ok(endpoint) => Ok((hold, endpoint)),
         Err(problem) => {
@@ -206,6 +213,19 @@ impl<H: TurnHost> UseHold<H> {
     /// How many tokens the model is to be told to generate at most.
     pub fn max_output(&self) -> Tokens {
         self.max_output
+    }
+
+    /// Whether it is known what the call costs at the provider's batch rates.
+    pub fn may_be_batch(&self) -> bool {
+        self.batch_price.is_some()
+    }
+
+    /// The provider says that it serves the call as a batch: it is charged so. Without a batch rate it is charged as held.
+    pub fn at_batch_rates(&mut self) {
+        if let (Some(price), Some(draft)) = (self.batch_price.take(), self.draft.as_mut()) {
+            self.price = price;
+            (draft.price_version, draft.batch) = (price.version, true);
+        }
     }
 
     /// The call was made: it is charged what the provider counted, also if its answer is of no use (`failed` says why). An estimate is never charged beyond what was held.

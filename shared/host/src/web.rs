@@ -204,8 +204,8 @@ impl<H: Host> Call<H> {
     /// `401`, or `403`: the same whether the workspace exists or not.
     pub async fn named(&self, path_workspace: &str, needs: Permission) -> Result<(Claims, WorkspaceId), Failure> {
         let (claims, workspace) = self.addressed(path_workspace).await?;
-        let scope = claims.scope.as_deref();
-        if !permission::covers(scope, needs) {
+        if !permission::covers(claims.scope.as_deref(), needs) {
+            self.note_denial(&claims, &workspace, needs, Because::Scope)?;
             return Err(Problem::forbidden(needs.as_str()).into());
         }
         Ok((claims, workspace))
@@ -296,7 +296,10 @@ impl<H: Host> Call<H> {
     }
 
     /// Has the audit log say, after the response, that somebody was refused: once a minute for the same person and permission ([`crate::denials`]).
-    fn note_denial(&self, claims: &Claims, workspace: &WorkspaceId, needs: Permission, because: Because) -> Result<(), Failure> {
+    ///
+    /// # Errors
+    /// None that can come.
+    pub fn note_denial(&self, claims: &Claims, workspace: &WorkspaceId, needs: Permission, because: Because) -> Result<(), Failure> {
         if !self.host.shared().denials().is_new(workspace, &claims.sub, needs, self.host.now()) {
             return Ok(());
         }

@@ -256,17 +256,29 @@ impl Price {
     pub fn cost(&self, usage: &Usage) -> Result<NanoUsd, MoneyError> {
         let cached = usage.cached_input_tokens.min(usage.input_tokens);
         let fresh = usage.input_tokens - cached;
-        let (input_price, cached_price, output_price) = match self.long_context {
-            Some(long) if usage.input_tokens > long.above_tokens => {
-                (long.input_nano_per_mtok, long.cached_input_nano_per_mtok, long.output_nano_per_mtok)
-            }
-            _ => (self.input_nano_per_mtok, self.cached_input_nano_per_mtok, self.output_nano_per_mtok),
-        };
+        let [input_price, cached_price, output_price] = self.rates(usage.input_tokens);
         nano(
             i128::from(fresh) * i128::from(input_price)
                 + i128::from(cached) * i128::from(cached_price)
                 + i128::from(usage.output_tokens) * i128::from(output_price),
         )
+    }
+
+    /// The prices of fresh input, of cached input and of output, for a prompt of so many tokens.
+    fn rates(&self, input: Tokens) -> [i64; 3] {
+        match self.long_context {
+            Some(long) if input > long.above_tokens => {
+                [long.input_nano_per_mtok, long.cached_input_nano_per_mtok, long.output_nano_per_mtok]
+            }
+            _ => [self.input_nano_per_mtok, self.cached_input_nano_per_mtok, self.output_nano_per_mtok],
+        }
+    }
+
+    /// Whether nothing costs more by it than by another: what was held by that pays for what it costs by this.
+    pub fn is_never_above(&self, other: &Self) -> bool {
+        let edges = [self, other].map(|price| price.long_context.map_or(0, |long| long.above_tokens));
+        let looked_at = edges.into_iter().flat_map(|edge| [edge, edge.saturating_add(1)]).chain([0]);
+        looked_at.into_iter().all(|input| self.rates(input).into_iter().zip(other.rates(input)).all(|(this, that)| this <= that))
     }
 
     /// The dearest prices, of input and of output, that a prompt of at most so many tokens can have: cached or not, long or not.
@@ -375,6 +387,27 @@ mod tests {
     }
 
     #[test]
+    fn one_class_or_one_tier_that_is_dearer_is_above() {
+        let long = LongContext {
+            above_tokens: 1000,
+            input_nano_per_mtok: 300_000_000,
+            cached_input_nano_per_mtok: 150_000_000,
+            output_nano_per_mtok: 900_000_000,
+        };
+        let tiers = Price { long_context: Some(long), ..MINI };
+        assert!(MINI.is_never_above(&tiers) && !tiers.is_never_above(&MINI));
+        let sooner = Price { long_context: Some(LongContext { above_tokens: 999, ..long }), ..MINI };
+        assert!(tiers.is_never_above(&sooner) && !sooner.is_never_above(&tiers));
+        let more: [fn(&mut Price); 3] =
+            [|p| p.input_nano_per_mtok += 1, |p| p.cached_input_nano_per_mtok += 1, |p| p.output_nano_per_mtok += 1];
+        for more in more {
+            let mut dearer = MINI;
+            more(&mut dearer);
+            assert!(MINI.is_never_above(&dearer) && !dearer.is_never_above(&MINI));
+        }
+    }
+
+    #[test]
     fn cents_read_as_people_write_them() {
         for (cents, text) in
             [(0, "0.00"), (5, "0.05"), (-5, "-0.05"), (123_456, "1,234.56"), (-100_000_000, "-1,000,000.00"), (99_999, "999.99")]
@@ -447,6 +480,33 @@ mod tests {
                 prop_assert!(price.cost(&most).unwrap() <= NanoUsd(money));
             } else {
                 prop_assert!(price.at_most(usage.input_tokens, 0).unwrap() > NanoUsd(money));
+            }
+        }
+
+        #[test]
+        fn what_was_held_by_a_price_pays_by_one_that_is_never_above(
+            (that, usage) in prices().prop_flat_map(|price| (Just(price), usages(&price))),
+            (other, parts, above) in (prices(), [0_i64..=4, 0_i64..=4, 0_i64..=4], 0_u64..300_000),
+        ) {
+            let [i, c, o] = parts;
+            let least = |long: fn(&LongContext) -> i64, usual: i64, part: i64| that.long_context.map_or(usual, |of| long(&of).min(usual)) * part / 4;
+            let lower = Price {
+                input_nano_per_mtok: least(|l| l.input_nano_per_mtok, that.input_nano_per_mtok, i),
+                cached_input_nano_per_mtok: least(|l| l.cached_input_nano_per_mtok, that.cached_input_nano_per_mtok, c),
+                output_nano_per_mtok: least(|l| l.output_nano_per_mtok, that.output_nano_per_mtok, o),
+                long_context: other.long_context.map(|_| LongContext {
+                    above_tokens: above,
+                    input_nano_per_mtok: least(|l| l.input_nano_per_mtok, that.input_nano_per_mtok, 4),
+                    cached_input_nano_per_mtok: least(|l| l.cached_input_nano_per_mtok, that.cached_input_nano_per_mtok, 4),
+                    output_nano_per_mtok: least(|l| l.output_nano_per_mtok, that.output_nano_per_mtok, 4),
+                }),
+                ..that
+            };
+            prop_assert!(lower.is_never_above(&that) && that.is_never_above(&that));
+            for price in [lower, other] {
+                if price.is_never_above(&that) {
+                    prop_assert!(price.cost(&usage).unwrap() <= that.cost(&usage).unwrap());
+                }
             }
         }
 

@@ -77,6 +77,7 @@ mod tests {
             memories,
             max_output_tokens: 10,
             answer_schema: None,
+            batch: false,
         })
     }
 

@@ -91,6 +91,14 @@ impl<H: Http> Generation<H> {
         }
     }
 
+    /// Whether the provider has said that it serves this, and bills it, as a batch.
+    pub fn is_batch(&self) -> bool {
+        match &self.source {
+            Source::Wire(wire) => wire.is_batch(),
+            Source::Local(_) => false,
+        }
+    }
+
     /// What to charge for an answer that was stopped or cut off, or whose end came without a count: for each side what the provider
     /// has counted so far, else an estimate ([`crate::estimate_input`], [`crate::estimate_output`]); output at least as delivered.
     /// `prompt` is the one that this was started with, `delivered` all text that [`Self::next`] gave.

@@ -107,6 +107,7 @@ mod tests {
             memories: memories.iter().map(|&memory| memory.to_owned()).collect(),
             max_output_tokens,
             answer_schema: None,
+            batch: false,
         }
     }
 

@@ -29,6 +29,8 @@ pub(crate) fn request(endpoint: &Endpoint, prompt: &Prompt) -> Result<http::Requ
         max_completion_tokens: Option<Tokens>,
         #[serde(skip_serializing_if = "Option::is_none")]
         response_format: Option<Format<'a>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        service_tier: Option<&'static str>,
     }
     #[derive(Serialize)]
     struct Format<'a> {
@@ -68,6 +70,8 @@ pub(crate) fn request(endpoint: &Endpoint, prompt: &Prompt) -> Result<http::Requ
         max_completion_tokens: new,
         response_format: schema
             .map(|schema| Format { r#type: "json_schema", json_schema: Wanted { name: "answer", strict: true, schema } }),
+        // https://developers.openai.com/api/docs/guides/flex-processing
+        service_tier: prompt.batch.then_some("flex"),
     };
     let mut request = endpoint.post(BASE, "/chat/completions", &body)?;
     endpoint.authorize(&mut request, http::header::AUTHORIZATION, "Bearer ")?;
@@ -95,6 +99,8 @@ struct Chunk<'a> {
     usage: Option<&'a RawValue>,
     #[serde(default)]
     error: Option<serde_json::Value>,
+    #[serde(default, borrow)]
+    service_tier: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -123,11 +129,17 @@ fn null_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(des
 #[derive(Default)]
 pub(crate) struct Reading {
     counts: Counts,
+    batch: bool,
 }
 
 impl Reading {
     pub(crate) fn counts(&self) -> Counts {
         self.counts
+    }
+
+    /// Whether it says that it is served, and billed, as a batch.
+    pub(crate) fn is_batch(&self) -> bool {
+        self.batch
     }
 
     /// Takes in one event.
@@ -143,6 +155,10 @@ impl Reading {
             astra_kernel::json::from_str(data).map_err(|_| ModelError::Garbage("an event of its stream is no chat completion chunk"))?;
         if let Some(error) = chunk.error {
             return Err(stream_error(&error));
+        }
+        // What is asked for may be served as something else: its last word counts.
+        if let Some(tier) = chunk.service_tier {
+            self.batch = matches!(tier.get(), r#""flex""# | r#""batch""#);
         }
         let mut usage = chunk.usage;
         for choice in chunk.choices.into_iter().filter(|choice| choice.index == 0) {

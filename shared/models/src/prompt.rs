@@ -14,6 +14,8 @@ pub struct Prompt {
     pub max_output_tokens: u64,
     /// The JSON schema, as JSON, that the answer must have, for providers that take one (`openai`); the prompt should say it, too.
     pub answer_schema: Option<String>,
+    /// Nobody waits for the answer: the provider may serve it when that suits it, at its batch rates (`OpenAI`'s flex). Others are asked as always.
+    pub batch: bool,
 }
 
 /// One message of the conversation. Its `Debug` shows its size, never its text.
@@ -55,13 +57,14 @@ impl Prompt {
 
 impl std::fmt::Debug for Prompt {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { system, messages, memories, max_output_tokens, answer_schema } = self;
+        let Self { system, messages, memories, max_output_tokens, answer_schema, batch } = self;
         f.debug_struct("Prompt")
             .field("system_bytes", &system.len())
             .field("messages", messages)
             .field("memories", &memories.len())
             .field("max_output_tokens", max_output_tokens)
             .field("answer_schema", &answer_schema.is_some())
+            .field("batch", batch)
             .finish()
     }
 }

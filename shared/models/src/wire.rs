@@ -57,6 +57,13 @@ impl Dialect {
         }
     }
 
+    fn is_batch(&self) -> bool {
+        match self {
+            Self::Openai(reading) => reading.is_batch(),
+            Self::Anthropic(_) => false,
+        }
+    }
+
     fn counts(&self) -> Counts {
         match self {
             Self::Openai(reading) => reading.counts(),
@@ -99,6 +106,10 @@ impl<B: ByteStream> Wire<B> {
 
     pub(crate) fn counts(&self) -> Counts {
         self.dialect.counts()
+    }
+
+    pub(crate) fn is_batch(&self) -> bool {
+        self.dialect.is_batch()
     }
 
     /// What can be said without reading on.

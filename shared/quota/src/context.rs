@@ -162,6 +162,7 @@ impl Context {
             usage: Usage { source: UsageSource::Estimated, ..Usage::NONE },
             cost_nano_usd: NanoUsd::ZERO,
             markup_basis_points: self.price.markup_basis_points,
+            batch: false,
             idempotency_key,
             request_hash,
             error_code: Some("expired".into()),

@@ -278,6 +278,9 @@ pub struct Record {
     /// The mark-up that its price came with: the database charges by it.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub markup_basis_points: i32,
+    /// It was served, and is priced, as a batch.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub batch: bool,
     /// The caller's key, if any.
     pub idempotency_key: Option<String>,
     /// A hash of what the caller sent.

@@ -114,6 +114,18 @@ pub struct ModelUsage {
     pub total_charge_nano_usd: NanoUsd,
 }
 
+/// What a price is of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = PriceTier)]
+pub enum Tier {
+    /// Calls that somebody waits for.
+    #[default]
+    Standard,
+    /// Calls that the provider serves when that suits it, and bills so.
+    Batch,
+}
+
 /// A price from a moment on, nano-dollars per million tokens.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -122,6 +134,8 @@ pub struct NewPrice {
     pub provider: String,
     /// The model's id. One that ends in `*` is a prefix: the exact name wins over it, a longer prefix over a shorter one.
     pub model: String,
+    /// What it is the price of.
+    pub tier: Tier,
     /// Per million input tokens.
     pub input_nano_per_mtok: NanoUsd,
     /// Per million input tokens from the provider's cache.
@@ -146,6 +160,8 @@ pub struct PriceRow {
     pub provider: String,
     /// The model's id, or a prefix of ids.
     pub model: String,
+    /// What it is the price of.
+    pub tier: Tier,
     /// Counts up with each change.
     pub version: i32,
     /// Per million input tokens.

@@ -96,7 +96,7 @@ pub struct NewPlanSettings<'a> {
     pub carry_over: bool,
     /// What its workspaces are charged more than what it costs, in hundredths of a percent; none: as it is.
     pub markup_basis_points: Option<i64>,
-    /// How conversations become memories: `off`, `rules` or `model`; none: as the deployment does.
+    /// How conversations become memories: `off`, `rules`, `model` or `batch`; none: as the deployment does.
     pub extraction: Option<&'a str>,
     /// By which model; none: the agent's.
     pub extraction_model: Option<&'a Model>,

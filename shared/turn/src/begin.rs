@@ -16,6 +16,7 @@ use astra_kernel::{AgentId, Code, Permission, Problem, SessionId, TurnId, Worksp
 use astra_models::{embed, prompt_upper_bound};
 use astra_quota::QuotaView;
 use astra_quota::words::{Answer, Ask, Begin, Begun as Held, Extend, ModelRef, Refusal};
+use astra_store::audit::Because;
 use serde_json::value::RawValue;
 
 /// Memories that a turn asks for.
@@ -95,7 +96,7 @@ pub async fn begin<H: TurnHost>(call: &Call<H>, workspace: &WorkspaceId, ask: Tu
         let (answer, referral) = ask_who_pays(host, workspace, &words).await?;
         match answer {
             Answer::Begun(held) => break (held, referral),
-            Answer::Denied(denial) if !asks_again(&denial) => return denied(host, denial.get(), referral.is_some()).await,
+            Answer::Denied(denial) if !asks_again(&denial) => return denied(call, workspace, denial.get(), referral.is_some()).await,
             Answer::Refused(refusal) => return Err(if referral.is_some() { refused_there(&refusal) } else { refused(&refusal) }.into()),
             Answer::Running(_) | Answer::Denied(_) if host.now().0 - started.0 < settings.deadline_millis => host.sleep(RUNNING_WAIT).await,
             Answer::Running(_) | Answer::Denied(_) => {
@@ -223,10 +224,20 @@ async fn grow<H: TurnHost>(host: &H, counter: &WorkspaceId, turn_id: TurnId, inp
 }
 
 /// Why it may not begin. `elsewhere`: the granter's counter says so, which pays.
-async fn denied<H: TurnHost>(host: &H, document: &str, elsewhere: bool) -> Result<Begun<H>, Failure> {
+async fn denied<H: TurnHost>(call: &Call<H>, workspace: &WorkspaceId, document: &str, elsewhere: bool) -> Result<Begun<H>, Failure> {
+    let host = &call.host;
     let Denial { outcome, model, replay, receipt, replay_turn } =
         astra_kernel::json::from_str(document).map_err(|e| Failure::internal(format!("turn_begin's document: {e}")))?;
     let model = model.map_or_else(|| "?".to_owned(), |ModelRef { provider, model_id }| format!("{provider}/{model_id}"));
+    let because = match outcome.as_str() {
+        "no_member" => Some(Because::NoMember),
+        "token_revoked" => Some(Because::Revoked),
+        "role_denied" => Some(Because::Role),
+        _ => None,
+    };
+    if let Some(because) = because.filter(|_| !elsewhere) {
+        call.note_denial(&call.claims().await?, workspace, Permission::AgentInvoke, because)?;
+    }
     let problem = match outcome.as_str() {
         "replay" => return replayed(host, replay, receipt, replay_turn.and_then(|t| t.error_code)).await,
         "key_reused" => key_reused(),

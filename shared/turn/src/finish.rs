@@ -146,6 +146,7 @@ pub async fn finish<H: TurnHost>(host: &H, opening: Opening, end: End) -> Result
         usage,
         cost_nano_usd: cost,
         markup_basis_points: price.markup_basis_points,
+        batch: false,
         idempotency_key,
         request_hash: ask.request_hash,
         error_code: error.map(|code| code.as_str().to_owned()),

@@ -146,7 +146,7 @@ pub fn build(context: &Context, subject: &str, message: &str, max_output: Tokens
     let role = |said: &str| if said == "assistant" { MessageRole::Assistant } else { MessageRole::User };
     let mut messages: Vec<Message> = context.history.iter().map(|m| Message { role: role(&m.role), content: m.content.clone() }).collect();
     messages.push(Message { role: MessageRole::User, content: message.to_owned() });
-    Ok(Prompt { system, messages, memories, max_output_tokens: max_output, answer_schema: None })
+    Ok(Prompt { system, messages, memories, max_output_tokens: max_output, answer_schema: None, batch: false })
 }
 
 /// Leaves out the oldest messages until the prompt fits into what is held for it. False when even the last message alone does not.

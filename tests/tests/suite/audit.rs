@@ -149,6 +149,24 @@ async fn what_is_denied_is_written_down_and_not_as_often_as_it_is_tried() {
         assert_eq!((&entry["action"], &entry["actor"]["sub"]), (&json!("access.denied"), &json!("member@test")));
         assert_eq!(entry["detail"]["because"], "role");
     }
+    // A turn is, whoever decides that it may not be: the database what a role allows and who is a member, the function what a token's scope covers.
+    let role = json!({ "allow": ["memory:read"], "deny": [] });
+    let _ = ws.owner.put(&ws.path("/roles/reader"), &role).await.expect(200);
+    let reader = ws.user("reader@test", "reader").await;
+    let gone = ws.user("gone@test", "member").await;
+    let _ = ws.owner.delete(&ws.path("/members/gone@test")).await.expect(204);
+    let narrow =
+        ws.owner.post(&ws.path("/tokens"), &json!({ "subject": "member@test", "role": "member", "scope": ["memory:read"] })).await.ok(201);
+    let narrow = ws.member.with_token(narrow["token"].as_str().unwrap());
+    for (who, sub, because) in [(&reader, "reader@test", "role"), (&gone, "gone@test", "no_member"), (&narrow, "member@test", "scope")] {
+        who.post(&ws.path("/turns"), &json!({ "agentId": "assistant", "message": "hello" })).await.problem(403, "forbidden");
+        let denied = wait::until("a turn's denial", SOON, async || {
+            let denied = filtered(&ws, &format!("outcome=denied&target={}", "POST%20/workspaces/%7BworkspaceId%7D/turns")).await;
+            denied.iter().find(|entry| entry["actor"]["sub"] == sub).cloned().ok_or(denied)
+        })
+        .await;
+        assert_eq!((&denied["detail"]["permission"], &denied["detail"]["because"]), (&json!("agent:invoke"), &json!(because)));
+    }
     // What a handler refuses by rules of its own is as well: an admin who would make themselves owner.
     let admin = ws.user("admin@test", "admin").await;
     admin.put(&ws.path("/members/admin@test"), &json!({ "role": "owner" })).await.problem(403, "forbidden");

@@ -1,13 +1,18 @@
 //! Prices: long prompts, a plan's mark-up, a period priced again. What is counted is the model server's, what it costs is reckoned here by hand.
 
 use astra_tests::workspace::unique;
-use astra_tests::{Aimock, Api, Db, Workspace, db, template, workspace};
+use astra_tests::{Aimock, Api, Db, Scripted, Workspace, db, scripted, template, wait, workspace};
 use serde_json::{Value, json};
+use std::time::Duration;
 
 /// A workspace whose agent is on a model of its own name at a model server of the tests, and that name.
 async fn on_a_model_of_its_own(mock: &Aimock) -> (Workspace, String) {
+    on_a_model_at(&mock.openai()).await
+}
+
+async fn on_a_model_at(endpoint: &str) -> (Workspace, String) {
     let model = unique("model");
-    let mut agent = template::openai("assistant", &mock.openai());
+    let mut agent = template::openai("assistant", endpoint);
     agent["model"]["modelId"] = model.as_str().into();
     let ws = Workspace::with(&workspace::roomy(), &[agent]).await;
     ws.put_secret("OPENAI_API_KEY", &astra_tests::canary::key()).await;
@@ -139,6 +144,174 @@ async fn a_workspaces_own_mark_up_takes_the_place_of_its_plans() {
         assert_eq!(problem["errors"][0]["pointer"], "/markupBasisPoints", "{bad}");
     }
     assert_eq!(ws.operator.get(&ws.path("")).await.ok(200)["markupBasisPoints"], 7);
+}
+
+/// The tier that a call asked for, and what was answered to an extraction: `None` refuses it with a status.
+type Served = fn(Option<&str>) -> Result<&'static str, u16>;
+
+/// A workspace whose conversations are read at batch rates, where the model server serves extractions as it likes; one has been read. The server, the workspace, its model, and the
+/// extraction's entry in the ledger.
+async fn read_as_a_batch(batch: Value, served: Served) -> (Scripted, Workspace, String, Value) {
+    const SOON: Duration = Duration::from_secs(30);
+    let server = Scripted::directed(move |_, body| {
+        if !is_extraction(body) {
+            return scripted::answer(&["Noted."], 0, 20, 3);
+        }
+        match served(body["service_tier"].as_str()) {
+            Ok(tier) => {
+                let mut acts = scripted::answer(&[r#"{"memories":[]}"#], 0, 1000, 100);
+                acts.insert(1, scripted::tier(tier));
+                acts
+            }
+            Err(status) => vec![
+                scripted::Act::Head(status, &[("content-type", "application/json")]),
+                scripted::Act::Chunk("{}".to_owned()),
+                scripted::Act::End,
+            ],
+        }
+    })
+    .await;
+    let (ws, model) = on_a_model_at(&server.openai()).await;
+    put_price(&model, json!({})).await;
+    put_price(&model, batch).await;
+    let plan = ws.operator.put(&format!("/plans/{}", ws.plan), &json!({ "carryOver": false, "extraction": "batch" })).await.ok(200);
+    assert_eq!(plan["extraction"], "batch");
+    ws.turn("remember that I like tea").await.ok(200);
+    let db = Db::connect().await;
+    let entry = wait::until("the conversation to be read", SOON, async || {
+        // No job waits for its time, and a request that makes a job begins those that wait.
+        db.run(&format!("UPDATE jobs SET run_at = now() - interval '1 second' WHERE workspace_id = '{}' AND lease IS NULL", ws.id)).await;
+        ws.owner
+            .request(http::Method::PUT, &ws.path(&format!("/documents/{}", unique("kick"))))
+            .body("text/plain", unique("kick"))
+            .send()
+            .await
+            .ok(202);
+        let ledger = db.ledger(&ws.id).await;
+        ledger.iter().find(|entry| entry["kind"] == "extraction" && entry["input_tokens"] != 0).cloned().ok_or(ledger)
+    })
+    .await;
+    (server, ws, model, entry)
+}
+
+fn is_extraction(body: &Value) -> bool {
+    body["messages"].as_array().unwrap().last().unwrap()["content"].as_str().unwrap().contains(r#""role":"user""#)
+}
+
+/// The tiers that the extractions asked for.
+fn asked(server: &Scripted) -> Vec<Value> {
+    server.calls().into_iter().filter(|call| is_extraction(&call.body)).map(|call| call.body["service_tier"].clone()).collect()
+}
+
+/// Half of the standard price, but for its own cached rate.
+fn half() -> Value {
+    json!({ "tier": "batch", "inputUsdPerMtok": 0.5, "cachedInputUsdPerMtok": 0.05, "outputUsdPerMtok": 5 })
+}
+
+const STANDARD: i64 = 1000 * 1000 + 100 * 10_000;
+
+#[tokio::test]
+async fn an_extraction_that_was_served_as_a_batch_is_priced_by_the_batch_rates_and_so_again() {
+    let (server, ws, model, entry) = read_as_a_batch(half(), |tier| if tier == Some("flex") { Ok("flex") } else { Ok("default") }).await;
+    assert_eq!(asked(&server), ["flex"]);
+    assert!(
+        server.calls().iter().all(|call| is_extraction(&call.body) || call.body.get("service_tier").is_none()),
+        "somebody waits for a turn"
+    );
+    assert_eq!((&entry["nano"], &entry["price_version"]), (&json!(STANDARD / 2), &json!(2)));
+    let db = Db::connect().await;
+    let turn = db.ledger(&ws.id).await.remove(0);
+    let of_turn = 20 * 1000 + 3 * 10_000;
+    assert_eq!((&turn["kind"], &turn["nano"], &turn["price_version"]), (&json!("turn"), &json!(of_turn), &json!(1)));
+    assert_eq!(ws.window("maxCostUsdPerMonth").await["used"], STANDARD / 2 + of_turn);
+    // Another standard price is the turn's, another batch rate the extraction's.
+    let body =
+        json!({ "from": "2020-01-01T00:00:00Z", "to": "2100-01-01T00:00:00Z", "provider": "openai", "model": model, "dryRun": false });
+    let nano = async |kind: &str| {
+        db.ledger(&ws.id).await.iter().filter(|entry| entry["kind"] == kind).map(|entry| entry["nano"].as_i64().unwrap()).sum::<i64>()
+    };
+    let reprice = async || {
+        let mut path = "/billing/reprice?limit=200".to_owned();
+        loop {
+            let page = ws.operator.post(&path, &body).await.ok(200);
+            let Some(next) = page["nextCursor"].as_str() else { break };
+            path = format!("/billing/reprice?limit=200&after={next}");
+        }
+    };
+    put_price(&model, json!({ "tier": "batch", "inputUsdPerMtok": 0.25, "cachedInputUsdPerMtok": 0.05, "outputUsdPerMtok": 2.5 })).await;
+    reprice().await;
+    assert_eq!(nano("correction").await, STANDARD / 4 - STANDARD / 2);
+    put_price(&model, json!({ "inputUsdPerMtok": 2, "outputUsdPerMtok": 20 })).await;
+    reprice().await;
+    assert_eq!(nano("correction").await, STANDARD / 4 - STANDARD / 2 + of_turn);
+    assert_eq!(ws.operator.get(&ws.path("/ledger/verify")).await.ok(200)["ok"], true);
+}
+
+#[tokio::test]
+async fn what_was_asked_for_as_a_batch_and_served_as_always_costs_what_it_always_does() {
+    let (server, _ws, _model, entry) = read_as_a_batch(half(), |_| Ok("default")).await;
+    assert_eq!(asked(&server), ["flex"]);
+    assert_eq!((&entry["nano"], &entry["price_version"]), (&json!(STANDARD), &json!(1)));
+}
+
+#[tokio::test]
+async fn a_provider_that_knows_no_batch_or_has_no_room_is_asked_as_always() {
+    let (server, _ws, _model, entry) = read_as_a_batch(half(), |tier| if tier.is_some() { Err(400) } else { Ok("default") }).await;
+    assert_eq!(asked(&server), [json!("flex"), Value::Null]);
+    assert_eq!(entry["nano"], STANDARD);
+    // Each of two tries is made three times; what was refused cost nothing.
+    let (server, ws, _model, entry) = read_as_a_batch(half(), |tier| if tier.is_some() { Err(429) } else { Ok("default") }).await;
+    assert_eq!((asked(&server).len(), asked(&server).pop()), (7, Some(Value::Null)));
+    assert_eq!(entry["nano"], STANDARD);
+    let spent: i64 = Db::connect()
+        .await
+        .ledger(&ws.id)
+        .await
+        .iter()
+        .filter(|entry| entry["kind"] == "extraction")
+        .map(|entry| entry["nano"].as_i64().unwrap())
+        .sum();
+    assert_eq!(spent, STANDARD);
+}
+
+#[tokio::test]
+async fn a_batch_rate_that_is_dearer_in_any_class_is_not_asked_for() {
+    let mut dearer = half();
+    dearer["cachedInputUsdPerMtok"] = json!(0.11);
+    let (server, _ws, _model, entry) = read_as_a_batch(dearer, |tier| if tier.is_some() { Ok("flex") } else { Ok("default") }).await;
+    assert_eq!(asked(&server), [Value::Null], "what is held would not pay for it");
+    assert_eq!((&entry["nano"], &entry["price_version"]), (&json!(STANDARD), &json!(1)));
+}
+
+#[tokio::test]
+async fn batch_rates_are_listed_beside_the_standard_ones_and_price_no_turn() {
+    let mock = Aimock::start().await;
+    mock.answer("two tiers", "Yes.", 7, 3).await;
+    let (ws, model) = on_a_model_of_its_own(&mock).await;
+    assert_eq!(put_price(&model, half()).await["version"], 1);
+    ws.turn("two tiers").await.problem(422, "model_unpriced");
+    assert_eq!(put_price(&model, json!({})).await["version"], 2);
+    assert_eq!(put_price(&model, half()).await["version"], 1, "each tier has its newest");
+    assert_eq!(put_price(&model, json!({})).await["version"], 2);
+    assert_eq!(ws.turn("two tiers").await.ok(200)["costNanoUsd"], 7 * 1000 + 3 * 10_000);
+    let listed = Api::operator().get("/billing/prices").await.ok(200);
+    let rows: Vec<_> = listed["data"].as_array().unwrap().iter().filter(|row| row["model"] == model.as_str()).collect();
+    assert_eq!(
+        rows.iter().map(|row| (row["tier"].as_str().unwrap(), row["version"].as_i64().unwrap())).collect::<Vec<_>>(),
+        [("standard", 2), ("batch", 1)]
+    );
+    // The book's own are half of the standard ones.
+    let of = |tier: &str| {
+        listed["data"].as_array().unwrap().iter().find(|row| row["model"] == "claude-haiku-5-5" && row["tier"] == tier).unwrap()
+    };
+    for of_row in [
+        |row: &Value| row["inputNanoUsdPerMtok"].as_i64().unwrap(),
+        |row: &Value| row["longContext"]["outputNanoUsdPerMtok"].as_i64().unwrap(),
+    ] {
+        assert_eq!(2 * of_row(of("batch")), of_row(of("standard")));
+    }
+    let problem = Api::operator().put("/billing/prices", &json!({ "provider": "openai", "model": model, "tier": "flex", "inputUsdPerMtok": 1, "cachedInputUsdPerMtok": 1, "outputUsdPerMtok": 1 })).await;
+    assert_eq!(problem.problem(422, "unprocessable")["errors"][0]["pointer"], "/tier");
 }
 
 #[tokio::test]

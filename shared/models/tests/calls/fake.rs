@@ -121,15 +121,20 @@ pub(crate) fn prompt() -> Prompt {
         memories: vec!["for the local model only".into()],
         max_output_tokens: 500,
         answer_schema: None,
+        batch: false,
     }
 }
 
 /// Starts with three attempts and a deadline in a minute.
 pub(crate) fn start(network: &Network, endpoint: &Endpoint) -> Result<Generation<Network>, ModelError> {
+    start_with(network, endpoint, &prompt())
+}
+
+pub(crate) fn start_with(network: &Network, endpoint: &Endpoint, prompt: &Prompt) -> Result<Generation<Network>, ModelError> {
     let now = || network.now();
     let asking = |asking| network.state().asking = asking;
     let retry = Retry { attempts: 3, deadline: Timestamp(60_000), now: &now, seed: 7, asking: &asking };
-    Generation::start(network, endpoint, &prompt(), retry).now_or_never().expect("nothing here waits")
+    Generation::start(network, endpoint, prompt, retry).now_or_never().expect("nothing here waits")
 }
 
 /// Reads to the end. Each wait drops the future, as a race with a timer does.

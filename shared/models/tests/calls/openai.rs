@@ -1,4 +1,4 @@
-use crate::fake::{Network, Read, answer, cut, data, endpoint, prompt, read, shown, start, status, stream};
+use crate::fake::{Network, Read, answer, cut, data, endpoint, prompt, read, shown, start, start_with, status, stream};
 use astra_kernel::{Usage, UsageSource};
 use astra_models::{EndReason, Ended, Endpoint, ModelError, Provider, estimate_input, estimate_output};
 use proptest::prelude::*;
@@ -34,6 +34,29 @@ fn a_request() {
     insta::assert_snapshot!("openai_request", shown(&state.requests[0]));
     insta::assert_snapshot!("openai_request_to_own_server", shown(&state.requests[1]));
     assert!(state.requests[0].headers()["authorization"].is_sensitive());
+}
+
+#[test]
+fn a_batch_is_asked_for_and_is_one_where_the_provider_says_so() {
+    let told =
+        |tier: &str| data(&format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"Hi\"}}}}],\"service_tier\":{tier}}}\n\n"));
+    for (tiers, is_batch) in [
+        (&[r#""flex""#][..], true),
+        (&[r#""batch""#], true),
+        (&[r#""flex""#, r#""default""#], false),
+        (&["null", r#""flex""#, "null"], true),
+        (&[r#""default""#], false),
+        (&["7", "{}"], false),
+        (&[], false),
+    ] {
+        let network = Network::new([stream(tiers.iter().map(|tier| told(tier)).chain([data(STOP), data(DONE)]))]);
+        let mut asked = prompt();
+        asked.batch = true;
+        let mut generation = start_with(&network, &endpoint(Provider::Openai), &asked).unwrap();
+        let _ = read(&mut generation);
+        assert_eq!(generation.is_batch(), is_batch, "{tiers:?}");
+        assert!(shown(&network.state().requests[0]).contains("\"service_tier\": \"flex\""));
+    }
 }
 
 #[test]

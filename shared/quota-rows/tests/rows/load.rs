@@ -2,6 +2,8 @@
 //! (`scripts/prove rows`). What is asserted is that the sums are right afterwards, not how many there were.
 
 use crate::world::{START, Way, World, begin, record, usage};
+use astra_kernel::Usage;
+use astra_quota::words::Extend;
 use astra_quota::{Answer, Ask};
 use astra_quota_rows::RowsCounter;
 use futures_util::future::join_all;
@@ -19,8 +21,16 @@ fn load() -> (Duration, usize) {
     (Duration::from_secs_f64(seconds.parse().unwrap()), workspaces.parse().unwrap())
 }
 
-/// Begins turns, and ends them if so told, on all connections at once; how many a second.
-async fn run(worlds: &Arc<Vec<World>>, ends: bool, lasts: Duration, numbers: &Arc<AtomicU64>) -> f64 {
+/// Turns that only begin, that begin and end, or that begin once on each connection and then grow again and again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asks {
+    Begin,
+    BeginAndEnd,
+    Grow,
+}
+
+/// Asks on all connections at once; how many a second.
+async fn run(worlds: &Arc<Vec<World>>, asks: Asks, lasts: Duration, numbers: &Arc<AtomicU64>) -> f64 {
     let start = Instant::now();
     let clients = (0..CONNECTIONS).map(|_| {
         let (worlds, numbers) = (Arc::clone(worlds), Arc::clone(numbers));
@@ -32,7 +42,21 @@ async fn run(worlds: &Arc<Vec<World>>, ends: bool, lasts: Duration, numbers: &Ar
                 let counter = RowsCounter::open(&world.pool, world.workspace.clone());
                 let turn = begin(n.into());
                 let Answer::Begun(begun) = counter.ask(&Ask::Begin(Box::new(turn.clone())), START).await else { panic!("refused") };
-                if ends {
+                if asks == Asks::Grow {
+                    for sequence in 1.. {
+                        if start.elapsed() >= lasts {
+                            break;
+                        }
+                        let output = begun.output + u64::from(sequence);
+                        let extend =
+                            Extend { turn_id: turn.turn_id, sequence, progress: Usage::NONE, input_bound: 0, output, is_urgent: false };
+                        let Answer::Extended(extended) = counter.ask(&Ask::Extend(extend), START).await else { panic!("not extended") };
+                        assert!(extended.covered);
+                        done += 1;
+                    }
+                    break;
+                }
+                if asks == Asks::BeginAndEnd {
                     let record = record(&turn, begun.started_at, usage(10, 20), 13_500, START);
                     assert!(matches!(counter.ask(&Ask::Finish(Box::new(record)), START).await, Answer::Finished(_)));
                 }
@@ -59,9 +83,9 @@ async fn decisions_under_load_leave_the_sums_right() {
     let numbers = Arc::new(AtomicU64::new(1));
     let (one, together, many) = (Arc::new(vec![first]), Arc::new(vec![together]), Arc::new(many));
     for (what, worlds) in [("one workspace", &one), ("one workspace, sent together", &together), ("many workspaces", &many)] {
-        for (asks, ends) in [("holds", false), ("turns (hold, settle, record)", true)] {
-            let rate = run(worlds, ends, lasts, &numbers).await;
-            println!("{what} ({}), {CONNECTIONS} connections: {rate:.0} {asks} a second", worlds.len());
+        for (name, asks) in [("holds", Asks::Begin), ("extensions", Asks::Grow), ("turns (hold, settle, record)", Asks::BeginAndEnd)] {
+            let rate = run(worlds, asks, lasts, &numbers).await;
+            println!("{what} ({}), {CONNECTIONS} connections: {rate:.0} {name} a second", worlds.len());
         }
     }
     for world in one.iter().chain(together.iter()).chain(many.iter()) {

@@ -9,7 +9,14 @@ use futures_util::FutureExt as _;
 fn charged(statuses: &[u16], waits: usize) -> (u64, u64) {
     let endpoint = Endpoint { provider: Provider::Openai, model: "m".into(), base_url: None, api_key: Some("k".to_owned().into()) };
     let message = Message { role: MessageRole::User, content: "twelve bytes".into() };
-    let prompt = Prompt { system: "be kind".into(), messages: vec![message], memories: vec![], max_output_tokens: 10, answer_schema: None };
+    let prompt = Prompt {
+        system: "be kind".into(),
+        messages: vec![message],
+        memories: vec![],
+        max_output_tokens: 10,
+        answer_schema: None,
+        batch: false,
+    };
     let (host, meter) = (FakeHost::new(&[]), Meter::new(10, 10));
     let mut text = String::new();
     host.model(statuses, waits);
