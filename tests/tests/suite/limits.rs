@@ -287,8 +287,8 @@ async fn a_limit_that_comes_while_a_turn_runs_counts_what_it_holds_and_ends_it()
 const OUTPUT: i64 = 600;
 
 /// An answer is told of an agent that has room for it, two thousand bytes in a second; meanwhile `lower` gives the agent another limit, which pays for what is held by then and 4,000 bytes more.
-/// To look at the quota tells the counter of its limits, so without `looks` nobody but `lower` does.
-async fn lowered_while_it_is_told(looks: bool, lower: impl AsyncFn(&Workspace, Value)) {
+/// To look at the quota tells the counter of its limits, so where it is not watched nobody but `lower` does.
+async fn lowered_while_it_is_told(is_watched: bool, lower: impl AsyncFn(&Workspace, Value)) {
     let model = Scripted::obedient_in_bursts(20_000, 40, 100).await;
     let mut agent = template::openai("assistant", &model.openai());
     agent["model"]["maxOutputTokens"] = json!(100_000);
@@ -308,7 +308,7 @@ async fn lowered_while_it_is_told(looks: bool, lower: impl AsyncFn(&Workspace, V
     let mut events = vec![];
     while let Some(event) = stream.next().await {
         events.push(event);
-        if looks && events.len() % 8 == 0 {
+        if is_watched && events.len() % 8 == 0 {
             let now = taken().await;
             assert!(now <= max, "{now} of {max}");
         }
