@@ -7,7 +7,7 @@
 --
 -- Code from before does not look at `allowance`, and sends back any `of` as it was told. It runs on.
 
-CREATE OR REPLACE FUNCTION pg_temp.amend(p_function regprocedure, p_old text, p_new text) RETURNS void LANGUAGE plpgsql AS
+CREATE FUNCTION pg_temp.amend(p_function regprocedure, p_old text, p_new text) RETURNS void LANGUAGE plpgsql AS
 $$
 DECLARE
   v_is text := pg_get_functiondef(p_function);
