@@ -4,7 +4,7 @@ use crate::amount::{Budget, WorkspaceLimit, write_usd};
 use crate::definition::{AgentBody, Definition, Model, StoredBudget};
 use crate::plans::allows_http;
 use crate::prompt::{self, Id, Names, WorkspaceNames};
-use crate::workspaces::existing;
+use crate::workspaces::{existing, tell_counter};
 use astra_host::fields::WorkspacePath;
 use astra_host::paging::PageBody;
 use astra_host::routes::{Params, Unread};
@@ -190,7 +190,10 @@ pub(crate) async fn put<H: Host>(call: Call<H>, Params(path): Params<AgentPath>,
     let definition = body.check(id, "", allows_http(&call.host))?;
     let workspace = existing(&data).await?;
     match data.put_agent(&definition.id, &definition, call.host.now()).await? {
-        AgentOutcome::Ok => Ok(Json(AgentView::new(definition, Source::Own, &workspace, &claims))),
+        AgentOutcome::Ok => {
+            tell_counter(&call.host, data.workspace()).await;
+            Ok(Json(AgentView::new(definition, Source::Own, &workspace, &claims)))
+        }
         AgentOutcome::NotFound => Err(Problem::not_found("workspace").into()),
         AgentOutcome::Limit { used } => {
             let detail = "The workspace has as many agents as its limit maxAgents allows. Delete one, or ask the operator for more.";
@@ -208,7 +211,10 @@ pub(crate) async fn put<H: Host>(call: Call<H>, Params(path): Params<AgentPath>,
 pub(crate) async fn delete<H: Host>(call: Call<H>, Params(path): Params<AgentPath>) -> Result<StatusCode, Failure> {
     let Allowed { data, .. } = call.tenant(&path.workspace_id, Permission::AgentWrite).await?;
     match data.delete_agent(&checked_id(path.agent_id)?).await? {
-        AgentOutcome::Ok => Ok(StatusCode::NO_CONTENT),
+        AgentOutcome::Ok => {
+            tell_counter(&call.host, data.workspace()).await;
+            Ok(StatusCode::NO_CONTENT)
+        }
         AgentOutcome::NotFound => Err(Problem::not_found("agent of the workspace's own").into()),
         AgentOutcome::Limit { .. } => Err(Failure::internal("agent_delete met a limit")),
     }

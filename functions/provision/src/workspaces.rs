@@ -248,17 +248,21 @@ pub(crate) async fn change<H: Host>(
         restrictions: restrictions.map(Into::into),
         markup_basis_points,
     };
-    let changes_limits = changes.limits.is_some() || changes.time_zone.is_some();
+    let changes_limits = changes.limits.is_some() || changes.time_zone.is_some() || changes.plan.is_some();
     let workspace = match data.patch_workspace(&changes, call.host.now()).await? {
         Patched::Ok(workspace) => workspace,
         Patched::NotFound => return Err(Problem::not_found("workspace").into()),
         Patched::TimeZoneUnknown => return Err(time_zone_unknown().into()),
     };
     if changes_limits {
-        // Running turns keep to them from now on. Should the counter not hear of it, it will with the next turn that begins.
-        let _ = call.host.ask(data.workspace(), &Ask::Status).await;
+        tell_counter(&call.host, data.workspace()).await;
     }
     Ok(Json(WorkspaceView::told_to(*workspace, &claims)))
+}
+
+/// The limits of a workspace, or of its agents, are others: running turns keep to them from now on. Should the counter not hear of it, it reads them within ten seconds of turns that run.
+pub(crate) async fn tell_counter<H: Host>(host: &H, workspace: &WorkspaceId) {
+    let _ = host.ask(workspace, &Ask::Status).await;
 }
 
 fn time_zone_unknown() -> Problem {

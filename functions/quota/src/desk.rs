@@ -29,6 +29,9 @@ const RETRY_MILLIS: i64 = 1_000;
 /// The longest such wait, in milliseconds: it doubles from failure to failure.
 const RETRY_MOST_MILLIS: i64 = 10_000;
 
+/// While turns run, their limits are read so often, in milliseconds, beside what is asked.
+const LOOK_MILLIS: i64 = 10_000;
+
 /// The object's calls that go together when they come together. Their answers come together too, so what is written down after them is one transaction of its rows.
 pub const KINDS: &[Kind] = &[
     Kind { many: tenant_statement!("turns_many"), calls: &[(tenant_statement!("turn_begin"), "turn_begin")], under_way: 2 },
@@ -113,6 +116,8 @@ pub struct Desk<D, R> {
     told: RefCell<Told>,
     failures: Cell<u32>,
     latest: Cell<Timestamp>,
+    /// When the limits are read again for those that run.
+    look_at: Cell<Timestamp>,
     /// How many grants were withdrawn: what was read before may still show one.
     withdrawals: Cell<u64>,
 }
@@ -141,6 +146,7 @@ impl<D: Database, R: Rows> Desk<D, R> {
             told: RefCell::default(),
             failures: Cell::new(0),
             latest: Cell::new(Timestamp(0)),
+            look_at: Cell::new(Timestamp(0)),
             withdrawals: Cell::new(0),
         }
     }
@@ -214,10 +220,12 @@ impl<D: Database, R: Rows> Desk<D, R> {
         if let Some(known) = self.known(begin, self.tick(now), Asked::AfterDatabase) {
             return Ok(Some(known));
         }
-        if self.withdrawals.get() != withdrawals || self.counter.borrow().may_be_old(&context.spans, &context.limits, changes) {
+        let request = context.request(begin);
+        let of_agent = [(&request.agent, request.allowance)];
+        if self.withdrawals.get() != withdrawals || self.counter.borrow().may_be_old(request.spans, request.limits, of_agent, changes) {
             return Ok(None);
         }
-        let admitted = self.counter.borrow_mut().admit(context.request(begin)).cloned();
+        let admitted = self.counter.borrow_mut().admit(request).cloned();
         let hold = match admitted {
             Ok(hold) => hold,
             Err(AdmitError::Refused(refusal)) => {
@@ -516,17 +524,7 @@ impl<D: Database, R: Rows> Desk<D, R> {
     async fn read_status(&self, now: Timestamp) -> Result<Option<Status>, StoreError> {
         // What was spent may come into doubt meanwhile.
         for _ in 0..LOADS {
-            let changes = self.counter.borrow().changes();
-            let text = self.tenant().quota_status(self.tick(now)).await?;
-            let Outcome { outcome, .. } = parse(&text)?;
-            if outcome != "ok" {
-                return Ok(None);
-            }
-            let status: Status = parse(&text)?;
-            if self.counter.borrow().may_be_old(&status.spans, &status.limits, changes) {
-                continue;
-            }
-            self.counter.borrow_mut().set_limits(status.spans, status.limits);
+            let Some(status) = self.read_limits(now).await? else { return Ok(None) };
             let windows = status.windows();
             self.load(&windows).await?;
             if self.counter.borrow().missing(&windows).is_empty() {
@@ -534,6 +532,46 @@ impl<D: Database, R: Rows> Desk<D, R> {
             }
         }
         Err(StoreError::Unreachable)
+    }
+
+    /// Reads the limits: who runs keeps to them from then on. None when there is no such workspace.
+    async fn read_limits(&self, now: Timestamp) -> Result<Option<Status>, StoreError> {
+        for _ in 0..LOADS {
+            let changes = self.counter.borrow().changes();
+            let text = self.tenant().quota_status(self.tick(now)).await?;
+            let Outcome { outcome, .. } = parse(&text)?;
+            if outcome != "ok" {
+                return Ok(None);
+            }
+            let status: Status = parse(&text)?;
+            if !self.counter.borrow().may_be_old(&status.spans, &status.limits, status.allowances(), changes) {
+                self.set_limits(&status);
+                return Ok(Some(status));
+            }
+        }
+        Err(StoreError::Unreachable)
+    }
+
+    /// Whether it is time for [`Desk::look`]. If so, it is not again for a while.
+    pub fn wants_look(&self, now: Timestamp) -> bool {
+        let is_time = self.look_at.get() <= now;
+        if is_time {
+            self.look_at.set(now.plus_millis(LOOK_MILLIS));
+        }
+        is_time
+    }
+
+    /// Reads the limits of now for those that run: nobody tells a counter of a plan's template that was changed, and what was told is lost with the object. What comes between is found
+    /// by the next look.
+    pub async fn look(&self, now: Timestamp) {
+        let _ = self.read_limits(now).await;
+    }
+
+    /// Takes the limits as they are now.
+    fn set_limits(&self, status: &Status) {
+        let mut counter = self.counter.borrow_mut();
+        counter.set_limits(status.spans, status.limits);
+        counter.set_allowances(status.spans.month, status.allowances().map(|(agent, allowance)| (agent.clone(), *allowance)));
     }
 
     /// Compares what is known of each window with what the ledger says, which is gone by from then on.

@@ -57,6 +57,10 @@ impl DurableObject for Quota {
             Answer::Forgotten => self.state.storage().delete_alarm().await?,
             _ => {}
         }
+        if matches!(answer, Answer::Extended(_)) && desk.wants_look(workers::now()) {
+            let desk = Rc::clone(&desk);
+            wasm_bindgen_futures::spawn_local(async move { desk.look(workers::now()).await });
+        }
         self.sweep_soon(&desk);
         Response::ok(serde_json::to_string(&answer)?)
     }

@@ -239,7 +239,7 @@ impl<'a, D: Database> RowsCounter<'a, D> {
         let mut may_wait = extend.is_urgent;
         let mut grown: Option<Hold> = None;
         for _ in 0..DECISIONS {
-            let ToGrow { mut hold, limits, spans, mut standings } = match (outcome, grown.take()) {
+            let ToGrow { mut hold, limits, allowance, spans, mut standings } = match (outcome, grown.take()) {
                 (Growing::NotRunning, _) => return Ok(Answer::NotRunning),
                 (Growing::Ok { extended }, _) => return Ok(Answer::Extended(extended)),
                 (Growing::Grown, Some(hold)) => return Ok(Answer::Extended(hold.extended(extend, false))),
@@ -253,7 +253,8 @@ impl<'a, D: Database> RowsCounter<'a, D> {
                 hold.tell(spans);
             }
             let of = standings.of.clone();
-            let caps = plan::caps_now(&hold, spans.as_ref().map(|spans| &spans.month).zip(limits.as_ref()));
+            let month = spans.map(|spans| spans.month);
+            let caps = plan::caps_now(&hold, month.zip(limits.map(|limits| limits.allowance())), month.zip(allowance));
             let windows = plan::windows_now(&hold, &caps);
             if !standings.has(&windows) {
                 standings = self.standings(&windows, Some(&hold.agent), now).await?;

@@ -1,6 +1,6 @@
-//! What the SQL functions of `migrations/0011`, `0012`, `0017` and `0027` take and answer.
+//! What the SQL functions of `migrations/0011`, `0012`, `0017`, `0027` and `0051` take and answer.
 
-use astra_kernel::{AgentId, Limits, NanoUsd, Timestamp, TurnId};
+use astra_kernel::{AgentId, Allowance, Limits, NanoUsd, Timestamp, TurnId};
 use astra_quota::words::{Compared, Draft, Extended, Record};
 use astra_quota::{Amount, Cap, Hold, QuotaView, Recent, Scope, Span, Spans, Stand, Waits};
 use serde::{Deserialize, Serialize};
@@ -18,7 +18,7 @@ pub(crate) struct Standings {
     sums: Vec<Sum>,
     pub(crate) recent: Recent,
     pub(crate) waits: Vec<Waits>,
-    /// Which row of the workspace all this was read with, its limits and time zone too. None: it is gone.
+    /// Which rows of the workspace, its plan and the agent all this was read with, limits and time zone too. None: the workspace is gone.
     pub(crate) of: Option<String>,
 }
 
@@ -141,6 +141,9 @@ pub(crate) struct ToGrow {
     pub(crate) hold: Hold,
     /// Those of now, in the month in which it began. None: the workspace is gone.
     pub(crate) limits: Option<Limits>,
+    /// Its agent's, likewise. None: the agent is gone, or it is granted.
+    #[serde(default)]
+    pub(crate) allowance: Option<Allowance>,
     /// The windows that it began in, in the time zone of now. None: likewise.
     pub(crate) spans: Option<Spans>,
     pub(crate) standings: Standings,

@@ -8,7 +8,7 @@ use crate::view::{self, Counts, QuotaView};
 use crate::waits::Waits;
 use crate::window::{Amount, Cap, Span, Spans};
 use crate::words::{Extend, Extended};
-use astra_kernel::{AgentId, Limits, MoneyError, Timestamp, TurnId, WorkspaceId};
+use astra_kernel::{AgentId, Allowance, Limits, MoneyError, Timestamp, TurnId, WorkspaceId};
 use serde::Deserialize;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -54,7 +54,9 @@ pub struct Counter {
     holds: BTreeMap<TurnId, Hold>,
     /// The workspace's limits, and the windows of the moment when they were so.
     limits: Option<(Spans, Limits)>,
-    /// How often these have changed.
+    /// What its agents may use, of the month with it.
+    allowances: BTreeMap<AgentId, (Span, Allowance)>,
+    /// How often limits, windows and allowances have changed.
     changes: u64,
     begun: VecDeque<Timestamp>,
     closed: VecDeque<(Timestamp, TurnId, Closed)>,
@@ -106,19 +108,45 @@ impl Counter {
         }
     }
 
-    /// How often the limits and windows have changed.
+    /// Takes what each of the workspace's agents may use in a month, as it is now: their running turns keep to it too when they need more. An agent that is not among them is gone.
+    pub fn set_allowances(&mut self, month: Span, agents: impl IntoIterator<Item = (AgentId, Allowance)>) {
+        let own = agents.into_iter().filter(|(agent, _)| agent.is_own());
+        let allowances = own.map(|(agent, allowance)| (agent, (month, allowance))).collect();
+        if self.allowances != allowances {
+            self.allowances = allowances;
+            self.changes += 1;
+        }
+    }
+
+    /// Likewise, of the agent of a turn that begins. (What one may use that is granted never changes: of its turns each keeps to its own.)
+    fn set_allowance(&mut self, month: Span, agent: &AgentId, allowance: Allowance) {
+        if agent.is_own() && self.allowances.insert(agent.clone(), (month, allowance)) != Some((month, allowance)) {
+            self.changes += 1;
+        }
+    }
+
+    /// How often the limits, windows and allowances have changed.
     pub fn changes(&self) -> u64 {
         self.changes
     }
 
     /// Whether these may be older than what is known: others were told since `changes`, when they had not been read yet.
-    pub fn may_be_old(&self, spans: &Spans, limits: &Limits, changes: u64) -> bool {
-        self.changes != changes && self.limits != Some((*spans, *limits))
+    pub fn may_be_old<'a>(
+        &self,
+        spans: &Spans,
+        limits: &Limits,
+        agents: impl IntoIterator<Item = (&'a AgentId, &'a Allowance)>,
+        changes: u64,
+    ) -> bool {
+        let is_other = |agent, allowance: &Allowance| self.allowances.get(agent).is_some_and(|known| *known != (spans.month, *allowance));
+        self.changes != changes
+            && (self.limits != Some((*spans, *limits)) || agents.into_iter().any(|(agent, allowance)| is_other(agent, allowance)))
     }
 
     /// The caps of a running turn as they are now.
     fn caps_now(&self, hold: &Hold) -> Vec<Cap> {
-        plan::caps_now(hold, self.limits.as_ref().map(|(spans, limits)| (&spans.month, limits)))
+        let of_workspace = self.limits.map(|(spans, limits)| (spans.month, limits.allowance()));
+        plan::caps_now(hold, of_workspace, self.allowances.get(&hold.agent).copied())
     }
 
     /// The windows that have to be known before a running turn's hold can grow.
@@ -163,6 +191,7 @@ impl Counter {
         if !self.holds.contains_key(&turn) {
             self.forget_past(request.now);
             self.set_limits(*request.spans, *request.limits);
+            self.set_allowance(request.spans.month, &request.agent, *request.allowance);
             let caps = plan::caps(&request);
             let stands = self.stands(&caps).filter(|_| self.spent(&request.spans.month).is_some()).ok_or(AdmitError::NotLoaded)?;
             let recent = self.recent(request.now);

@@ -12,7 +12,7 @@ use crate::hold::{Hold, Request};
 use crate::waits::Waits;
 use crate::window::{self, Amount, Cap, LimitName, Period, Scope, Span};
 use crate::words::Refusal;
-use astra_kernel::{Limits, MoneyError, Timestamp, Tokens, Usage};
+use astra_kernel::{Allowance, MoneyError, Timestamp, Tokens, Usage};
 use serde::{Deserialize, Serialize};
 
 /// What counts as a minute for `maxTurnsPerMinute`, in milliseconds.
@@ -41,16 +41,19 @@ pub fn caps(request: &Request<'_>) -> Vec<Cap> {
     window::caps(request.limits, &request.agent, request.allowance, request.spans)
 }
 
-/// The caps of a running turn: the workspace's limits as they are now, also one that came while it ran, and its agent's as they were; over the windows that it
-/// began in. `now`: the limits, and the month that they are of. In another month the turn keeps to that month's as they were.
-pub fn caps_now(hold: &Hold, now: Option<(&Span, &Limits)>) -> Vec<Cap> {
-    let Some((month, limits)) = now else { return hold.caps.clone() };
-    let (of_agent, mut caps): (Vec<Cap>, Vec<Cap>) = hold.caps.iter().cloned().partition(|cap| cap.scope.agent_id().is_some());
-    let is_its_month = hold.is_in(month);
-    caps.retain(|cap| cap.limit.period() == Period::Month && !is_its_month);
-    let span = |period| hold.span(period).filter(|_| period != Period::Month || is_its_month);
-    window::push(&mut caps, &Scope::workspace(), &limits.allowance(), span);
-    caps.extend(of_agent.into_iter().map(|cap| Cap { window: hold.span(cap.limit.period()).unwrap_or(cap.window), ..cap }));
+/// The caps of a running turn: the limits of its workspace and of its agent as they are now, also one that came while it ran, over the windows that it began in. Each with the month
+/// that they are of: in another one the turn keeps to that month's as they were. None: to all as they were, because nothing is known of the workspace or of the agent, or it is gone.
+pub fn caps_now(hold: &Hold, of_workspace: Option<(Span, Allowance)>, of_agent: Option<(Span, Allowance)>) -> Vec<Cap> {
+    let mut caps = Vec::with_capacity(4);
+    for (scope, now) in [(Scope::workspace(), of_workspace), (Scope::agent(&hold.agent), of_agent)] {
+        let is_its_month = now.is_some_and(|(month, _)| hold.is_in(&month));
+        let is_kept = |cap: &Cap| now.is_none() || (cap.limit.period() == Period::Month && !is_its_month);
+        let as_they_were = hold.caps.iter().filter(|cap| cap.scope == scope && is_kept(cap)).cloned();
+        caps.extend(as_they_were.map(|cap| Cap { window: hold.span(cap.limit.period()).unwrap_or(cap.window), ..cap }));
+        if let Some((_, allowance)) = now {
+            window::push(&mut caps, &scope, &allowance, |period| hold.span(period).filter(|_| period != Period::Month || is_its_month));
+        }
+    }
     caps
 }
 

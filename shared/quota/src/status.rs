@@ -10,7 +10,7 @@ use serde::Deserialize;
 pub struct Status {
     /// The workspace's.
     pub limits: Limits,
-    /// Those of its agents that have some of their own.
+    /// Those of its agents, also of who has none, and of granted ones that have some.
     pub agents: Vec<AgentLimits>,
     /// How many agents it has.
     pub agent_count: i64,
@@ -18,7 +18,7 @@ pub struct Status {
     pub spans: Spans,
 }
 
-/// An agent that has limits of its own.
+/// An agent and its limits.
 #[derive(Debug, Deserialize)]
 pub struct AgentLimits {
     /// The agent.
@@ -33,6 +33,11 @@ impl Status {
     pub fn of(mut self, agent: &AgentId) -> Self {
         self.agents.retain(|limits| limits.id == *agent);
         self
+    }
+
+    /// What each agent may use.
+    pub fn allowances(&self) -> impl Iterator<Item = (&AgentId, &Allowance)> {
+        self.agents.iter().map(|AgentLimits { id, allowance }| (id, allowance))
     }
 
     /// The caps of the workspace and of its agents.

@@ -282,3 +282,70 @@ async fn a_limit_that_comes_while_a_turn_runs_counts_what_it_holds_and_ends_it()
     assert_eq!(windows, ["maxTokensPerMonth", "maxTokensPerDay"]);
     assert_eq!(ws.held().await, 0);
 }
+
+/// What one token of output costs that the model of these tests says, nano-dollars.
+const OUTPUT: i64 = 600;
+
+/// An answer is told of an agent that has room for it, two thousand bytes in a second; meanwhile `lower` gives the agent another limit, which pays for what is held by then and 4,000 bytes more.
+/// To look at the quota tells the counter of its limits, so without `looks` nobody but `lower` does.
+async fn lowered_while_it_is_told(looks: bool, lower: impl AsyncFn(&Workspace, Value)) {
+    let model = Scripted::obedient_in_bursts(20_000, 40, 100).await;
+    let mut agent = template::openai("assistant", &model.openai());
+    agent["model"]["maxOutputTokens"] = json!(100_000);
+    agent["budget"] = json!({ "maxCostUsdPerMonth": 0.07 });
+    let ws = Workspace::with(&astra_tests::workspace::roomy(), std::slice::from_ref(&agent)).await;
+    ws.put_secret("OPENAI_API_KEY", &astra_tests::canary::key()).await;
+    let taken = async || {
+        let windows = ws.quota().await;
+        let window = windows.iter().find(|window| window["scope"] == "agent:assistant").unwrap_or_else(|| panic!("{windows:?}"));
+        window["used"].as_i64().unwrap() + window["held"].as_i64().unwrap()
+    };
+    let mut stream = ws.stream("on and on").await;
+    stream.next_named("content.delta").await;
+    let max = taken().await + 4_000 * OUTPUT;
+    agent["budget"]["maxCostUsdPerMonth"] = json!(format!("0.{max:09}"));
+    lower(&ws, agent).await;
+    let mut events = vec![];
+    while let Some(event) = stream.next().await {
+        events.push(event);
+        if looks && events.len() % 8 == 0 {
+            let now = taken().await;
+            assert!(now <= max, "{now} of {max}");
+        }
+    }
+    let last = events.last().unwrap();
+    assert_eq!((last.name.as_str(), &last.data["finishReason"]), ("turn.completed", &json!("quota")), "{last:?}");
+    // Each byte was covered by a token before it was told.
+    let told = i64::try_from(astra_tests::sse::text(&events).len()).unwrap();
+    assert!(told > 1_000 && told * OUTPUT <= max, "{told} bytes and {max}");
+    let windows = last.data["quota"]["windows"].as_array().unwrap();
+    assert!(windows.iter().any(|window| window["scope"] == "agent:assistant" && window["max"] == max), "{windows:?}");
+    let used = db::nano(&Db::connect().await.ledger(&ws.id).await);
+    assert!(used <= max, "{used} of {max}");
+    assert_eq!(ws.held().await, 0);
+}
+
+#[tokio::test]
+async fn an_agents_limit_that_is_lowered_while_its_turn_runs_ends_it() {
+    lowered_while_it_is_told(false, async |ws, mut agent| {
+        agent.as_object_mut().unwrap().remove("id");
+        ws.operator.put(&ws.path("/agents/assistant"), &agent).await.ok(200);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_agents_limit_that_is_another_plans_holds_for_its_turn_that_runs() {
+    lowered_while_it_is_told(false, async |ws, agent| {
+        let other = Workspace { plan: unique("plan"), ..ws.clone() };
+        other.put_template(&[agent]).await;
+        ws.operator.patch(&ws.path(""), &json!({ "plan": other.plan })).await.ok(200);
+    })
+    .await;
+}
+
+/// Nobody tells an object of it: that it looks for itself is tested beside it.
+#[tokio::test]
+async fn a_templates_limit_that_is_lowered_while_a_turn_runs_ends_it() {
+    lowered_while_it_is_told(true, async |ws, agent| ws.put_template(&[agent]).await).await;
+}

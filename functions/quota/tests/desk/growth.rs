@@ -2,8 +2,8 @@
 
 use crate::world::{HOUR, INPUT, LEASE, NOW, OUTPUT, World, begin, extend};
 use astra_kernel::{Usage, UsageSource};
-use astra_quota::Answer;
 use astra_quota::words::{Extend, Extended};
+use astra_quota::{Answer, Ask};
 use futures_util::FutureExt as _;
 use serde_json::json;
 
@@ -200,4 +200,72 @@ fn limits_that_change_hold_for_running_turns_when_they_need_more() {
         world.windows(NOW);
         assert_eq!(world.extended(wants(1, 4, 4_096), NOW).output, 4_096, "{how}: gone");
     }
+}
+
+#[test]
+fn an_agents_limits_that_change_hold_for_its_running_turns_when_they_need_more() {
+    for how in ["status", "a turn that begins", "a turn that is refused"] {
+        let mut world = World::new();
+        world.begun(begin(1), NOW);
+        world.set(|db| drop(db.agents.insert("a".into(), json!({ "maxCostNanoUsdPerDay": cost(320) + cost(FIRST) }))));
+        learn(&world, how);
+        let others = if how == "a turn that begins" { world.hold(2).cost.0 } else { 0 };
+        let most = (cost(320) + cost(FIRST) - others - PROMPT_COST) / OUTPUT;
+        let lowered = world.extended(wants(1, 1, 1_000), NOW);
+        assert!(!lowered.covered && i64::try_from(lowered.output).unwrap() == most, "{how}: {lowered:?}, not {most}");
+        world.restart();
+        assert!(!world.extended(wants(1, 2, 1_000), NOW).covered, "{how}: after a restart too");
+        world.set(|db| drop(db.agents.insert("a".into(), json!({}))));
+        world.windows(NOW);
+        assert_eq!(world.extended(wants(1, 3, 4_096), NOW).output, 4_096, "{how}: gone");
+    }
+}
+
+#[test]
+fn a_turn_that_read_its_agents_limits_before_they_changed_reads_them_again() {
+    let world = World::new();
+    world.set(|db| drop(db.agents.insert("a".into(), json!({ "maxCostNanoUsdPerMonth": 1_000_000 }))));
+    world.windows(NOW);
+    world.set(|db| db.slow = true);
+    let mut first = Box::pin(world.desk.answer(Ask::Begin(Box::new(begin(1))), NOW));
+    assert!((&mut first).now_or_never().is_none(), "it reads its context");
+    world.set(|db| {
+        db.slow = false;
+        db.agents.insert("a".into(), json!({ "maxCostNanoUsdPerMonth": cost(10) }));
+    });
+    world.windows(NOW);
+    let Some(Answer::Begun(begun)) = first.now_or_never() else { panic!("it does not begin") };
+    assert_eq!(begun.output, 10, "it begins by the limit of now");
+    // Nor does who shows them bring old ones back.
+    world.set(|db| db.slow = true);
+    let mut status = Box::pin(world.desk.answer(Ask::Status, NOW));
+    assert!((&mut status).now_or_never().is_none(), "it reads the limits");
+    world.set(|db| {
+        db.slow = false;
+        db.agents.insert("a".into(), json!({ "maxCostNanoUsdPerMonth": cost(9) }));
+    });
+    assert!(matches!(world.ask(Ask::Begin(Box::new(begin(2))), NOW), Answer::Refused(_)));
+    let Some(Answer::Status(Some(view))) = status.now_or_never() else { panic!("it does not answer") };
+    assert!(view.windows.iter().any(|window| window.scope == "agent:a" && window.max == cost(9)), "{view:?}");
+}
+
+#[test]
+fn limits_that_nobody_tells_are_found_while_turns_run() {
+    let mut world = World::new();
+    world.begun(begin(1), NOW);
+    assert!(world.desk.wants_look(NOW) && !world.desk.wants_look(NOW.plus_millis(9_999)), "every ten seconds");
+    world.set(|db| drop(db.agents.insert("a".into(), json!({ "maxCostNanoUsdPerMonth": cost(600) }))));
+    assert!(world.extended(wants(1, 1, 1_000), NOW).covered);
+    let later = NOW.plus_millis(10_000);
+    assert!(world.desk.wants_look(later));
+    world.desk.look(later).now_or_never().unwrap();
+    assert!(!world.extended(wants(1, 2, 1_300), later).covered);
+    // The limits are told anew to an object that starts anew.
+    world.restart();
+    assert!(world.desk.wants_look(later));
+    world.set(|db| db.away = true);
+    world.desk.look(later).now_or_never().unwrap();
+    world.set(|db| db.away = false);
+    world.desk.look(later).now_or_never().unwrap();
+    assert!(!world.extended(wants(1, 3, 1_300), later).covered);
 }

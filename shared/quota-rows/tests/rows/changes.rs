@@ -92,11 +92,12 @@ async fn months_that_begin_together_and_end_apart_are_two() {
     world.check().await;
 }
 
-/// Changes the limits just before a decision is written down.
+/// Changes the workspace's limits, or an agent's, just before a decision is written down.
 struct Between<'a> {
     world: &'a World,
     before: &'static str,
     limits: Value,
+    of_agent: bool,
     times: AtomicUsize,
 }
 
@@ -107,7 +108,11 @@ impl Database for Between<'_> {
 
     async fn query(&self, statement: &'static str, params: &[&str]) -> Result<String, StoreError> {
         if statement.contains(self.before) && self.times.fetch_add(1, Ordering::Relaxed) == 0 {
-            self.world.set_limits(self.limits.clone()).await;
+            if self.of_agent {
+                self.world.set_agent("a", 30_000, self.limits.clone()).await;
+            } else {
+                self.world.set_limits(self.limits.clone()).await;
+            }
         }
         let pool: &Pool = &self.world.pool;
         pool.query(statement, params).await
@@ -119,7 +124,7 @@ impl Database for Between<'_> {
 async fn what_was_decided_by_limits_that_have_changed_is_decided_anew() {
     let world = World::new(1, json!({ "maxTokensPerMonth": 1_000_000 })).await;
     world.set_agent("a", 30_000, json!({})).await;
-    let between = |before, limits| Between { world: &world, before, limits, times: AtomicUsize::new(0) };
+    let between = |before, limits| Between { world: &world, before, limits, of_agent: false, times: AtomicUsize::new(0) };
     let database = between("hold_take", json!({ "maxTokensPerHour": 200 }));
     let counter = RowsCounter::open(&database, world.workspace.clone());
     let Answer::Begun(begun) = counter.ask(&Ask::Begin(Box::new(begin(1))), START).await else { panic!("refused") };
@@ -152,4 +157,60 @@ async fn who_waits_for_a_limit_that_is_raised_and_then_lowered_below_what_is_hel
     assert_eq!((ended.covered, ended.wait, ended.output), (false, false, first.output));
     assert_eq!(world.number("SELECT count(*) FROM holds WHERE workspace_id = $1 AND waits IS NOT NULL").await, 0);
     world.check().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a database"]
+async fn what_was_decided_by_limits_of_an_agent_that_have_changed_is_decided_anew() {
+    let world = World::new(1, json!({ "maxTokensPerMonth": 1_000_000 })).await;
+    world.set_agent("a", 30_000, json!({})).await;
+    let between = |before, limits| Between { world: &world, before, limits, of_agent: true, times: AtomicUsize::new(0) };
+    let database = between("hold_take", json!({ "maxTokensPerHour": 200 }));
+    let counter = RowsCounter::open(&database, world.workspace.clone());
+    let Answer::Begun(begun) = counter.ask(&Ask::Begin(Box::new(begin(1))), START).await else { panic!("refused") };
+    assert_eq!(begun.input_bound + begun.output, 200, "it begins by the limit of now");
+    assert_eq!(database.times.load(Ordering::Relaxed), 2);
+    world.set_agent("a", 30_000, json!({ "maxTokensPerHour": 2_000 })).await;
+    let begun = world.begun(&begin(2), START).await;
+    let database = between("hold_grow", json!({ "maxTokensPerHour": 1_000 }));
+    let counter = RowsCounter::open(&database, world.workspace.clone());
+    let ask = Extend { turn_id: turn(2), sequence: 1, progress: usage(5, 5), input_bound: 0, output: 1_500, is_urgent: false };
+    let Answer::Extended(extended) = counter.ask(&Ask::Extend(ask), START).await else { panic!("gone") };
+    assert_eq!(extended.output, 1_000 - 200 - begun.input_bound, "it grows by the limit of now");
+    assert_eq!(database.times.load(Ordering::Relaxed), 2);
+    world.check().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a database"]
+async fn a_turn_keeps_to_its_agents_limits_of_now_the_workspaces_own_or_its_plans() {
+    let world = World::new(1, json!({ "maxTokensPerMonth": 1_000_000, "maxCostNanoUsdPerMonth": 1_000_000_000 })).await;
+    world.set_agent("a", 30_000, json!({})).await;
+    let begun = world.begun(&begin(1), START).await;
+    let (held, mut sequence) = (begun.input_bound + begun.output, 0);
+    let mut grows = async |to: u64| {
+        sequence += 1;
+        let extended = world.needs(1, sequence, to - begun.input_bound, START).await;
+        world.check().await;
+        (extended.covered, extended.output + begun.input_bound)
+    };
+    // New and lowered.
+    world.set_agent("a", 30_000, json!({ "maxTokensPerDay": held + 300 })).await;
+    assert_eq!(grows(held + 301).await, (false, held + 300));
+    // Whatever the workspace's limit is, of which this is the agent's too.
+    world.set_agent("a", 30_000, json!({ "maxCostUsdPerMonth": { "ref": "maxCostNanoUsdPerMonth" } })).await;
+    world.set_limits(json!({ "maxTokensPerMonth": 1_000_000, "maxCostNanoUsdPerMonth": 1 })).await;
+    assert_eq!(grows(held + 301).await, (false, held + 300));
+    world.set_limits(json!({ "maxTokensPerMonth": 1_000_000, "maxCostNanoUsdPerMonth": 1_000_000_000 })).await;
+    // The plan's stands in where the workspace's own is gone.
+    world.set_plan("a", json!({ "maxTokensPerDay": held + 310 })).await;
+    world.remove_agent("a").await;
+    assert_eq!(grows(held + 311).await, (false, held + 310));
+    world.set_plan("a", json!({ "maxTokensPerDay": held + 320 })).await;
+    assert_eq!(grows(held + 321).await, (false, held + 320));
+    // No such agent any more: as they were.
+    world.set_plan("b", json!({})).await;
+    assert_eq!(grows(held + 321).await, (false, held + 320));
+    world.set_plan("a", json!({})).await;
+    assert!(grows(held + 321).await.0);
 }

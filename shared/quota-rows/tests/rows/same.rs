@@ -25,14 +25,47 @@ const PRICE: Price = Price {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Begin { agent: bool, message: usize, key: Option<u8>, hash: bool },
-    Use { input_bound: u64, presumed: u64, output: u64 },
-    Extend { which: usize, sequence: u32, reported: u64, input_bound: u64, output: u64, is_urgent: bool },
-    Finish { which: usize, input: u64, output: u64, by_limit: bool },
-    FinishAgain { which: usize },
-    Stop { which: usize, own: bool },
-    Wait { millis: i64 },
+    Begin {
+        agent: bool,
+        message: usize,
+        key: Option<u8>,
+        hash: bool,
+    },
+    Use {
+        input_bound: u64,
+        presumed: u64,
+        output: u64,
+    },
+    Extend {
+        which: usize,
+        sequence: u32,
+        reported: u64,
+        input_bound: u64,
+        output: u64,
+        is_urgent: bool,
+    },
+    Finish {
+        which: usize,
+        input: u64,
+        output: u64,
+        by_limit: bool,
+    },
+    FinishAgain {
+        which: usize,
+    },
+    Stop {
+        which: usize,
+        own: bool,
+    },
+    Wait {
+        millis: i64,
+    },
     SetLimits(Value),
+    /// None: the agent is removed.
+    SetAgent {
+        agent: bool,
+        budget: Option<Value>,
+    },
     SetZone(&'static str),
     Restart,
 }
@@ -57,6 +90,23 @@ fn limits() -> impl Strategy<Value = Value> {
         })
 }
 
+/// An agent's, as it is stored; the month's cost may be the workspace's.
+fn budget() -> impl Strategy<Value = Value> {
+    let option = proptest::option::of::<std::ops::Range<i64>>;
+    (option(0..20_000), option(0..8_000_000), option(0..9_000), option(0..7_000), option(0..5_000_000), proptest::bool::weighted(0.2))
+        .prop_map(|(tokens, cost, day, hour, cost_hour, is_workspaces)| {
+            let nano = |cost: Option<i64>| Some(json!({ "nano": cost? }));
+            let all = [
+                ("maxTokensPerMonth", tokens.map(Value::from)),
+                ("maxCostUsdPerMonth", if is_workspaces { Some(json!({ "ref": "maxCostNanoUsdPerMonth" })) } else { nano(cost) }),
+                ("maxTokensPerDay", day.map(Value::from)),
+                ("maxTokensPerHour", hour.map(Value::from)),
+                ("maxCostUsdPerHour", nano(cost_hour)),
+            ];
+            all.into_iter().filter_map(|(name, max)| Some((name.to_owned(), max?))).collect()
+        })
+}
+
 fn steps() -> impl Strategy<Value = (Value, Vec<Step>)> {
     let step = prop_oneof![
         6 => (any::<bool>(), 0_usize..1_500, proptest::option::weighted(0.4, 0_u8..4), proptest::bool::weighted(0.9))
@@ -73,6 +123,7 @@ fn steps() -> impl Strategy<Value = (Value, Vec<Step>)> {
         1 => (any::<usize>(), any::<bool>()).prop_map(|(which, own)| Step::Stop { which, own }),
         2 => prop_oneof![4 => 0_i64..40_000, 1 => Just(3 * 86_400_000), 1 => Just(5 * 86_400_000)].prop_map(|millis| Step::Wait { millis }),
         2 => limits().prop_map(Step::SetLimits),
+        2 => (any::<bool>(), proptest::option::weighted(0.9, budget())).prop_map(|(agent, budget)| Step::SetAgent { agent, budget }),
         1 => (0..ZONES.len()).prop_map(|zone| Step::SetZone(ZONES[zone])),
         1 => Just(Step::Restart),
     ];
@@ -177,6 +228,15 @@ impl Both {
                 self.object.set_limits(limits.clone()).await;
                 self.rows.set_limits(limits.clone()).await;
             }
+            Step::SetAgent { agent, budget } => {
+                let (agent, output) = if *agent { ("a", 2_500) } else { ("b", 1_000) };
+                for world in [&self.object, &self.rows] {
+                    match budget {
+                        Some(budget) => world.set_agent(agent, output, budget.clone()).await,
+                        None => world.remove_agent(agent).await,
+                    }
+                }
+            }
             Step::SetZone(zone) => {
                 self.object.set_zone(zone).await;
                 self.rows.set_zone(zone).await;
@@ -255,6 +315,25 @@ fn an_object_and_rows_answer_the_same() {
         Ok(())
     });
     outcome.unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[tokio::test]
+#[ignore = "needs a database"]
+async fn an_agent_without_limits_has_none_and_one_that_is_gone_has_those_that_it_had() {
+    let mut both = Both::new(&World::new(1, json!({})).await, json!({ "maxTokensPerMonth": 60_000 })).await;
+    let steps = async |both: &mut Both, budget: Option<Value>, output: u64| {
+        both.take(&Step::SetAgent { agent: true, budget }).await;
+        let sequence = u32::try_from(output).unwrap();
+        let turn = |which| Step::Extend { which, sequence, reported: 1, input_bound: 0, output, is_urgent: false };
+        both.take(&turn(0)).await;
+        both.running[0].3
+    };
+    both.take(&Step::Begin { agent: true, message: 10, key: None, hash: true }).await;
+    let input = both.running[0].2;
+    assert_eq!(steps(&mut both, Some(json!({ "maxTokensPerDay": 500 })), 1_000).await, 500 - input, "new");
+    assert_eq!(steps(&mut both, None, 1_001).await, 500 - input, "gone");
+    assert_eq!(steps(&mut both, Some(json!({ "maxTokensPerMonth": 600 })), 1_002).await, 600 - input, "another");
+    assert!(steps(&mut both, Some(json!({})), 1_003).await >= 1_003, "none");
 }
 
 #[tokio::test]

@@ -258,6 +258,20 @@ impl World {
         self.admin_run(sql, &[self.workspace.as_str(), agent, &definition.to_string()]).await;
     }
 
+    pub(crate) async fn remove_agent(&self, agent: &str) {
+        self.admin_run("DELETE FROM agents WHERE workspace_id = $1 AND id = $2", &[self.workspace.as_str(), agent]).await;
+    }
+
+    /// Puts the workspace on a plan of its own, with a template of one agent.
+    pub(crate) async fn set_plan(&self, agent: &str, budget: Value) {
+        let definition = json!({ "id": agent, "systemPromptTemplate": "be kind", "budget": budget, "model": { "provider": "local", "modelId": "echo-1" } });
+        let template = json!({ "agents": [definition] }).to_string();
+        let (id, plan) = (self.workspace.as_str(), format!("of {}", self.workspace));
+        let sql = "INSERT INTO plans (plan, version, template, source_yaml, updated_at) VALUES ($1, 1, $2::text::jsonb, '', now()) ON CONFLICT (plan) DO UPDATE SET template = excluded.template";
+        self.admin_run(sql, &[&plan, &template]).await;
+        self.admin_run("UPDATE workspaces SET plan = $2 WHERE id = $1 AND plan <> $2", &[id, &plan]).await;
+    }
+
     pub(crate) async fn set_limits(&self, limits: Value) {
         self.admin_run("UPDATE workspaces SET limits = $2::text::jsonb WHERE id = $1", &[self.workspace.as_str(), &limits.to_string()])
             .await;

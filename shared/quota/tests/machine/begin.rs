@@ -2,9 +2,9 @@
 
 use crate::end::mark;
 use crate::model::{Limit, Line, Model, Room, Turn, Waits, all_pay, amount, is_in, largest, limits_of, of_shared, output_for, slice};
-use crate::world::{AGENT_COUNT, LEASE, World, allowance, per_turn, price};
+use crate::world::{AGENT_COUNT, LEASE, World, per_turn, price};
 use crate::{agent, turn_id};
-use astra_kernel::{Allowance, Price, Timestamp, Tokens, TurnId, Usage, UsageSource};
+use astra_kernel::{Price, Timestamp, Tokens, TurnId, Usage, UsageSource};
 use astra_quota::{AdmitError, Alert, Known, Refusal, Request, Size, Span, plan};
 
 /// What is asked for.
@@ -41,7 +41,8 @@ impl Model {
     fn limits_now(&self, agent: u8) -> Vec<Limit> {
         let spans = self.zone.spans(self.now);
         let mut limits = limits_of(None, &self.limits.allowance(), |period| Some(spans.of(period)));
-        limits.extend(limits_of(Some(agent), &allowance(agent), |period| Some(spans.of(period))));
+        let of_agent = self.allowances[usize::from(agent)].unwrap_or_default();
+        limits.extend(limits_of(Some(agent), &of_agent, |period| Some(spans.of(period))));
         limits
     }
 
@@ -60,7 +61,7 @@ impl Model {
         let is_over =
             |window: &Span, model: &Self| window.ends_at.0 <= now.0 && !model.running.values().any(|t| is_in(window, t.started_at));
         self.known = self.known.iter().filter(|window| !is_over(window, self)).copied().collect();
-        self.tell();
+        self.tell(wish.agent);
         let limits = self.limits_now(wish.agent);
         let mut windows = vec![spans.month];
         for limit in &limits {
@@ -207,8 +208,11 @@ impl Line {
 }
 
 impl World {
-    /// As the desk does it: the key first, then what was spent, then the decision.
+    /// As the desk does it: the key first, then what was spent, then the decision. The database denies an agent that is not there.
     pub(crate) fn begin(&mut self, wish: &Wish) {
+        if self.model.allowances[usize::from(wish.agent)].is_none() {
+            return;
+        }
         let subject = wish.subject();
         if let Some(key) = wish.key() {
             let known = self.counter.known(&key.0, &key.1, &subject, self.model.now);
@@ -229,8 +233,8 @@ impl World {
     }
 
     fn request<T>(&mut self, turn: TurnId, wish: &Wish, ask: impl FnOnce(&mut astra_quota::Counter, Request<'_>) -> T) -> T {
-        let (limits, allowance, spans): (_, Allowance, _) =
-            (self.model.limits, allowance(wish.agent), self.model.zone.spans(self.model.now));
+        let allowance = self.model.allowances[usize::from(wish.agent)].unwrap_or_default();
+        let (limits, spans) = (self.model.limits, self.model.zone.spans(self.model.now));
         let request = Request {
             turn,
             agent: agent(wish.agent),

@@ -2,7 +2,7 @@
 
 use crate::zone::Zone;
 use crate::{PRICE, START, agent};
-use astra_kernel::{Allowance, Limits, NanoUsd, Timestamp, TurnId, Usage, UsageSource, WorkspaceId};
+use astra_kernel::{AgentId, Allowance, Limits, NanoUsd, Timestamp, TurnId, Usage, UsageSource, WorkspaceId};
 use astra_quota::words::Extend;
 use astra_quota::{
     AdmitError, Amount, Cap, Counter, Heard, Known, QuotaView, Request, SaveOutcome, Size, Spans, Spent, alert, plan, window,
@@ -325,6 +325,101 @@ fn a_limit_that_is_lowered_holds_for_who_runs() {
     assert!(!extended.covered && extended.output == held, "{extended:?}");
 }
 
+/// A turn of an agent that may use so much in a month.
+fn begin_of(counter: &mut Counter, n: u128, agent: &AgentId, allowance: &Allowance) -> u64 {
+    let (spans, limits) = (spans(START), Limits::default());
+    let request = Request {
+        turn: TurnId(uuid::Uuid::from_u128(n)),
+        agent: agent.clone(),
+        subject: "u".into(),
+        guest: None,
+        key: None,
+        now: START,
+        spans: &spans,
+        limits: &limits,
+        allowance,
+        agent_count: 1,
+        max_tokens_per_turn: None,
+        until: None,
+        size: Size { least: 100, full: 100 },
+        wanted_output: 32_000,
+        presumed: None,
+        price: PRICE,
+        lease_millis: 30_000,
+    };
+    counter.admit(request).unwrap().output
+}
+
+fn tokens_a_month(max: u64) -> Allowance {
+    Allowance { max_tokens_per_month: i64::try_from(max).ok(), ..Allowance::default() }
+}
+
+#[test]
+fn an_agents_limit_that_changes_holds_for_who_runs_until_the_agent_is_gone() {
+    let mut counter = loaded(START);
+    let held = begin_of(&mut counter, 1, &agent(0), &Allowance::default());
+    let mut asks = |agents: Option<Vec<(AgentId, Allowance)>>, output| {
+        if let Some(agents) = agents {
+            counter.set_allowances(spans(START).month, agents);
+        }
+        let Heard::Taken(extended) = extend(&mut counter, 1, output, START) else { panic!("not taken") };
+        (extended.covered, extended.output)
+    };
+    // New: it has what is left. Lowered below what is held: nothing is taken away. Gone: as it was. No limit any more: all.
+    assert_eq!(
+        asks(Some(vec![(agent(0), tokens_a_month(100 + held + 300)), (agent(1), tokens_a_month(0))]), held + 301),
+        (false, held + 300)
+    );
+    assert_eq!(asks(Some(vec![(agent(0), tokens_a_month(100))]), held + 301), (false, held + 300));
+    assert_eq!(asks(Some(vec![(agent(0), tokens_a_month(100 + held + 310))]), held + 310), (true, held + 310));
+    assert_eq!(asks(Some(vec![(agent(1), Allowance::default())]), held + 311), (false, held + 310));
+    assert_eq!(asks(Some(vec![(agent(0), Allowance::default())]), 32_000), (true, 32_000));
+}
+
+#[test]
+fn each_turn_of_a_granted_agent_keeps_to_its_grants_cap() {
+    let granted = AgentId::try_from("w/agent0".to_owned()).unwrap();
+    for is_shown in [false, true] {
+        let mut counter = loaded(START);
+        begin_of(&mut counter, 1, &granted, &tokens_a_month(20_000));
+        // Another grant of the same agent, and what is shown of both.
+        begin_of(&mut counter, 2, &granted, &tokens_a_month(10_000));
+        if is_shown {
+            counter.set_allowances(spans(START).month, [(granted.clone(), tokens_a_month(10_000))]);
+        }
+        let Heard::Taken(extended) = extend(&mut counter, 1, 11_000, START) else { panic!("not taken") };
+        assert!(extended.covered, "{extended:?}");
+    }
+}
+
+#[test]
+fn what_was_read_of_an_agents_limits_before_they_changed_is_read_again() {
+    let (old, new, month) = (tokens_a_month(10_000), tokens_a_month(500), spans(START).month);
+    let mut counter = loaded(START);
+    counter.set_limits(spans(START), Limits::default());
+    let before = counter.changes();
+    let is_old =
+        |counter: &Counter, allowance, changes| counter.may_be_old(&spans(START), &Limits::default(), [(&agent(0), allowance)], changes);
+    // Nobody has told anything of it.
+    begin_of(&mut counter, 1, &agent(1), &old);
+    assert!(!is_old(&counter, &old, before));
+    for tells in [true, false] {
+        counter.set_allowances(month, [(agent(0), old)]);
+        let changes = counter.changes();
+        if tells {
+            counter.set_allowances(month, [(agent(0), new)]);
+        } else {
+            begin_of(&mut counter, 2, &agent(0), &new);
+        }
+        assert!(is_old(&counter, &old, changes) && !is_old(&counter, &new, changes), "told: {tells}");
+        assert!(!is_old(&counter, &old, counter.changes()), "read after that");
+        // The same again is no change.
+        let changes = counter.changes();
+        counter.set_allowances(month, [(agent(0), new)]);
+        assert_eq!(counter.changes(), changes);
+    }
+}
+
 #[test]
 fn kf_17_what_is_held_by_a_dead_turn_is_what_it_reported() {
     let mut counter = loaded(START);
@@ -367,7 +462,7 @@ fn a_limit_of_an_hour_starts_anew_with_the_next() {
     counter.load(spans(hour.ends_at).hour, Spent::default());
     begin(&mut counter, 1, None, &limits, hour.ends_at).unwrap();
     assert_eq!(
-        plan::caps_now(counter.hold(TurnId(uuid::Uuid::from_u128(1))).unwrap(), Some((&spans(START).month, &Limits::default()))),
+        plan::caps_now(counter.hold(TurnId(uuid::Uuid::from_u128(1))).unwrap(), Some((spans(START).month, Allowance::default())), None),
         []
     );
 }

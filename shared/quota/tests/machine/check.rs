@@ -2,7 +2,7 @@
 
 use crate::agent;
 use crate::model::{Limit, Model, Sum, Turn, Waits, amount, limits_of};
-use crate::world::{AGENT_COUNT, LEASE, World, allowance};
+use crate::world::{AGENT_COUNT, LEASE, World};
 use astra_kernel::{Timestamp, TurnId};
 use astra_quota::{Amount, Cap, Hold, LimitName, QuotaView, Scope, Span, Stand, Window};
 use std::collections::BTreeMap;
@@ -103,8 +103,8 @@ impl Model {
     fn watched(&self) -> Vec<Limit> {
         let spans = self.zone.spans(self.now);
         let mut limits = limits_of(None, &self.limits.allowance(), |period| Some(spans.of(period)));
-        for n in [1, 2] {
-            limits.extend(limits_of(Some(n), &allowance(n), |period| Some(spans.of(period))));
+        for (n, allowance) in (0..).zip(&self.allowances) {
+            limits.extend(limits_of(Some(n), &allowance.unwrap_or_default(), |period| Some(spans.of(period))));
         }
         for limit in self.running.values().flat_map(|turn| &turn.limits) {
             if !limits.contains(limit) {

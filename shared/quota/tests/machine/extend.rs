@@ -2,9 +2,9 @@
 
 use crate::model::{Limit, Line, Model, Room, Turn, Waits, is_in, limits_of, of_shared, output_for, slice};
 use crate::world::{LEASE, World};
-use astra_kernel::{Timestamp, TurnId};
+use astra_kernel::{Allowance, Timestamp, TurnId};
 use astra_quota::words::Extend;
-use astra_quota::{Heard, Period};
+use astra_quota::{Heard, Period, Span};
 use std::collections::BTreeSet;
 
 impl Model {
@@ -39,17 +39,21 @@ impl Model {
         Heard::Taken(answer)
     }
 
-    /// The workspace's limits as the counter knows them now, and the agent's as they were, over the windows in which the turn began. A month's limits are that
-    /// month's: in another one the turn's own are what they were.
+    /// The limits of the workspace and of the agent as the counter knows them now, over the windows in which the turn began. A month's limits are that month's: in another one the turn's
+    /// own are what they were. So are those of a workspace or an agent that the counter was not told of.
     fn limits_of_running(&self, turn: &Turn) -> Vec<Limit> {
-        let Some((spans, limits)) = self.told else { return turn.limits.clone() };
         let own = |period| turn.windows.into_iter().find(|window| window.period == period);
-        let is_month = |limit: &Limit| limit.window.period == Period::Month;
-        let (of_agent, of_workspace): (Vec<Limit>, Vec<Limit>) = turn.limits.iter().partition(|limit| limit.agent.is_some());
-        let (months, others): (Vec<Limit>, Vec<Limit>) = limits_of(None, &limits.allowance(), own).into_iter().partition(is_month);
-        let months = if turn.windows[0] == spans.month { months } else { of_workspace.into_iter().filter(is_month).collect() };
-        let of_agent = of_agent.into_iter().map(|limit| Limit { window: own(limit.window.period).unwrap(), ..limit });
-        months.into_iter().chain(others).chain(of_agent).collect()
+        let of_workspace = self.told.map(|(spans, limits)| (spans.month, limits.allowance()));
+        let of = |agent: Option<u8>, told: Option<(Span, Allowance)>| {
+            let was = turn.limits.iter().filter(|limit| limit.agent == agent);
+            let was = was.map(|limit| Limit { window: own(limit.window.period).unwrap(), ..*limit });
+            let is_month = |limit: &Limit| limit.window.period == Period::Month;
+            let Some((month, allowance)) = told else { return was.collect::<Vec<_>>() };
+            let (months, others): (Vec<Limit>, Vec<Limit>) = limits_of(agent, &allowance, own).into_iter().partition(is_month);
+            let months = if is_in(&month, turn.started_at) { months } else { was.filter(is_month).collect() };
+            months.into_iter().chain(others).collect()
+        };
+        of(None, of_workspace).into_iter().chain(of(Some(turn.agent), self.told_of.get(&turn.agent).copied())).collect()
     }
 
     /// Others that go on will give something back when they end; and of those that wait, the last that began is the first to end.

@@ -199,8 +199,12 @@ pub(crate) struct Model {
     pub(crate) zone: Zone,
     /// As the database has them.
     pub(crate) limits: Limits,
+    /// What each agent may use, as the database has it. None: there is no such agent.
+    pub(crate) allowances: [Option<Allowance>; 4],
     /// As the counter was last told, and which windows were those of that moment.
     pub(crate) told: Option<(Spans, Limits)>,
+    /// What it was last told of agents, and in which month.
+    pub(crate) told_of: BTreeMap<u8, (Span, Allowance)>,
     /// The windows of which the counter knows what was spent.
     pub(crate) known: BTreeSet<Span>,
     pub(crate) running: BTreeMap<TurnId, Turn>,
@@ -212,14 +216,34 @@ pub(crate) struct Model {
 
 impl Model {
     pub(crate) fn new(zone: Zone, limits: Limits) -> Self {
-        let (told, known, running, ledger) = (None, BTreeSet::new(), BTreeMap::new(), BTreeMap::new());
-        Self { now: zone.start(), zone, limits, told, known, running, ledger, begun: vec![], closed: vec![] }
+        Self {
+            now: zone.start(),
+            zone,
+            limits,
+            allowances: [0, 1, 2, 3].map(|agent| Some(crate::world::allowance(agent))),
+            told: None,
+            told_of: BTreeMap::new(),
+            known: BTreeSet::new(),
+            running: BTreeMap::new(),
+            ledger: BTreeMap::new(),
+            begun: vec![],
+            closed: vec![],
+        }
     }
 
-    /// The counter is told of the limits and the windows of now. Who runs began in these, too.
-    pub(crate) fn tell(&mut self) {
+    /// The counter is told of all limits of now: also which agents there are.
+    pub(crate) fn tell_all(&mut self) {
+        self.told_of.clear();
+        for agent in 0..4 {
+            self.tell(agent);
+        }
+    }
+
+    /// The counter is told of the limits and the windows of now, and of one agent's limits. Who runs began in these windows, too.
+    pub(crate) fn tell(&mut self, agent: u8) {
         let spans = self.zone.spans(self.now);
         self.told = Some((spans, self.limits));
+        self.told_of.extend(self.allowances[usize::from(agent)].map(|allowance| (agent, (spans.month, allowance))));
         for turn in self.running.values_mut() {
             for (window, now) in turn.windows.iter_mut().zip([spans.month, spans.day, spans.hour]) {
                 if is_in(&now, turn.started_at) {
@@ -233,8 +257,12 @@ impl Model {
     pub(crate) fn limits_over(&self, turn: &Turn) -> Vec<Limit> {
         let Some((spans, limits)) = self.told else { return vec![] };
         let window = |period| Some(spans.of(period)).filter(|window| is_in(window, turn.started_at));
-        let of_agent = limits_of(Some(turn.agent), &crate::world::allowance(turn.agent), window);
-        limits_of(None, &limits.allowance(), window).into_iter().chain(of_agent).collect()
+        let mut all = limits_of(None, &limits.allowance(), window);
+        if let Some((month, allowance)) = self.told_of.get(&turn.agent) {
+            let is_known = |period| period != Period::Month || is_in(month, turn.started_at);
+            all.extend(limits_of(Some(turn.agent), allowance, |period| window(period).filter(|_| is_known(period))));
+        }
+        all
     }
 
     /// What the ledger says was spent in a window.

@@ -107,7 +107,8 @@ enum Pace {
 fn steps(pace: Pace) -> BoxedStrategy<Vec<Step>> {
     let which = any::<usize>;
     let more = || prop_oneof![19 => Just(0), 1 => 1_u64..3_000];
-    let limits = if pace == Pace::Crowd { narrow_limits().boxed() } else { limits().boxed() };
+    let limits = || if pace == Pace::Crowd { narrow_limits().boxed() } else { limits().boxed() };
+    let (limits, of_agents) = (limits(), limits());
     // Of a hundred: what happens in a crowd, and otherwise.
     let often = |crowd: u32, otherwise: u32| if pace == Pace::Crowd { crowd } else { otherwise };
     let step = prop_oneof![
@@ -125,6 +126,8 @@ fn steps(pace: Pace) -> BoxedStrategy<Vec<Step>> {
         often(1, 4) => which().prop_map(|which| Step::Die { which }),
         often(3, 8) => (wait(), prop::bool::weighted(0.8)).prop_map(|(millis, wakes)| Step::Wait { millis, wakes }),
         often(2, 4) => (limits, any::<bool>()).prop_map(|(limits, tells)| Step::SetLimits { limits, tells }),
+        often(2, 4) => (0_u8..4, weighted(0.9, of_agents), any::<bool>())
+            .prop_map(|(agent, limits, tells)| Step::SetAgent { agent, allowance: limits.map(|limits| limits.allowance()), tells }),
         often(2, 3) => (0..ZONES.len()).prop_map(|zone| Step::SetZone(ZONES[zone])),
         often(1, 2) => Just(Step::Restart),
         1 => Just(Step::Doubt),

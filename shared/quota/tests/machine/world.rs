@@ -15,7 +15,7 @@ pub(crate) const LEASE: i64 = 30_000;
 /// How many agents the workspace has.
 pub(crate) const AGENT_COUNT: i64 = 2;
 
-/// Of each agent: 1 and 2 have limits of their own over a time, the others none.
+/// Of each agent at first: 1 and 2 have limits of their own over a time, the others none.
 pub(crate) fn allowance(agent: u8) -> Allowance {
     match agent {
         1 => Allowance { max_cost_nano_usd_per_month: Some(NanoUsd(2_000_000)), max_tokens_per_hour: Some(6_000), ..Allowance::default() },
@@ -118,6 +118,12 @@ pub(crate) enum Step {
     },
     SetLimits {
         limits: Limits,
+        tells: bool,
+    },
+    /// None: the agent is removed.
+    SetAgent {
+        agent: u8,
+        allowance: Option<Allowance>,
         tells: bool,
     },
     SetZone(Zone),
@@ -251,8 +257,13 @@ impl World {
             Step::SetLimits { limits, tells } => {
                 self.model.limits = *limits;
                 if *tells {
-                    self.counter.set_limits(self.model.zone.spans(self.model.now), *limits);
-                    self.model.tell();
+                    self.tell();
+                }
+            }
+            Step::SetAgent { agent, allowance, tells } => {
+                self.model.allowances[usize::from(*agent)] = *allowance;
+                if *tells {
+                    self.tell();
                 }
             }
             Step::SetZone(zone) => self.model.zone = *zone,
@@ -266,6 +277,15 @@ impl World {
         false
     }
 
+    /// All limits of now are read, as the desk does it.
+    fn tell(&mut self) {
+        let spans = self.model.zone.spans(self.model.now);
+        self.counter.set_limits(spans, self.model.limits);
+        let agents = (0..).zip(self.model.allowances).filter_map(|(n, allowance)| Some((crate::agent(n), allowance?)));
+        self.counter.set_allowances(spans.month, agents);
+        self.model.tell_all();
+    }
+
     fn restart(&mut self) {
         let kept: Vec<_> = self.model.running.keys().map(|turn| (*turn, self.counter.hold(*turn).unwrap().clone())).collect();
         // As the rows keep them.
@@ -275,6 +295,7 @@ impl World {
         self.model.begun.clear();
         self.model.closed.clear();
         self.model.told = None;
+        self.model.told_of.clear();
     }
 
     fn stop(&mut self, turn: TurnId, is_own: bool) {
