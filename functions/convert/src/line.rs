@@ -111,7 +111,7 @@ mod tests {
         let mut lines = Lines::default();
         for (x, y, word) in words {
             for (n, c) in word.chars().enumerate() {
-                let at = Affine::translate((x + 5.0 * n as f64, *y)) * Affine::scale(10.0);
+                let at = Affine::translate((x + 5.0 * f64::from(u32::try_from(n).unwrap()), *y)) * Affine::scale(10.0);
                 lines.glyph(c.encode_utf8(&mut [0; 4]), at, Vec2::new(0.5, 0.0));
             }
         }
