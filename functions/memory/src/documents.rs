@@ -128,6 +128,12 @@ pub(crate) struct DocumentPath {
     slug: String,
 }
 
+/// A file that is no text.
+#[derive(utoipa::ToSchema)]
+#[schema(value_type = String, format = Binary)]
+#[expect(dead_code, reason = "for the description only")]
+struct File(Vec<u8>);
+
 /// What is said of a document beside its body.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -154,7 +160,7 @@ struct ListQuery {
         ("title" = Option<String>, Query, description = "Its title; its name unless told", min_length = 1, max_length = 200),
         ("tags" = Option<String>, Query, description = "Tags, commas between them", max_length = 1100),
     ),
-    request_body(content((String = "text/markdown"), (String = "text/plain"), (String = "text/html"), (Vec<u8> = "application/pdf"))),
+    request_body(content((String = "text/markdown"), (String = "text/plain"), (String = "text/html"), (inline(File) = "application/pdf"))),
     responses(
         (status = 202, description = "It is kept, and is being split", body = DocumentView),
         (status = 200, description = "The newest version has this content", body = DocumentView),
