@@ -61,6 +61,9 @@ def put(name, corpus):
     def one(entry):
         text = f"# {entry['title']}\n\n{entry['text']}\n" if entry["title"] else entry["text"]
         stack.api("PUT", f"/workspaces/{name}/documents/{entry['_id'].lower()}", text.encode(), member, "text/markdown")
+        # No more at once than a sentence model on this machine answers in time.
+        while stack.api("GET", f"/workspaces/{name}/memory/status", None, member)["jobs"]["waiting"] > 16:
+            time.sleep(0.2)
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(one, corpus))
@@ -87,10 +90,12 @@ def vectors(name, queries):
 def measure(name, queries, judged):
     legs = {"by meaning": [], "by words": [], "both": []} | {weight: [] for weight in WEIGHTS}
     member, vector = stack.token("member", name), vectors(name, queries)
+    with stack.admin() as db:
+        row = db.execute("SELECT generation FROM memory_settings WHERE workspace_id = %s AND embedder IS NOT NULL", (name,)).fetchone()
     with stack.pooled() as connection:
         for query in queries:
             text = query["text"]
-            _, answer = stack.search(connection, name, vector[query["_id"]], text)
+            _, answer = stack.search(connection, name, vector[query["_id"]], text, generation=row and row[0])
             slug_of = {entry["id"]: entry["slug"] for entry in answer["found"]}
             both = stack.api("POST", f"/workspaces/{name}/documents/search", {"query": text, "limit": 50}, member)["data"]
             of = judged[query["_id"]]
@@ -123,11 +128,11 @@ def main():
         found = measure(name, queries, judged)
         print(f"| {embedder} | {found['by meaning']:.4f} | {found['by words']:.4f} | {found['both']:.4f} |", flush=True)
         of_weights.append(f"{embedder}: " + ", ".join(f"{found[weight]:.4f} of {weight}" for weight in WEIGHTS))
-        if found["both"] <= max(found["by meaning"], found["by words"]):
+        if found["both"] < max(found["by meaning"], found["by words"]):
             lost.append(embedder)
     print("\nboth, by the weight of the one by meaning:", *of_weights, sep="\n")
     if lost:
-        raise SystemExit(f"both together are no better than one alone: {', '.join(lost)}")
+        raise SystemExit(f"both together are worse than one alone: {', '.join(lost)}")
 
 
 main()

@@ -160,3 +160,45 @@ async fn the_local_embedders_vectors_add_to_what_the_words_found_and_hardly_reor
         assert!(told["content"] == *content && (told["score"].as_f64().unwrap() - score).abs() < 1e-9, "{told} and {content} of {score}");
     }
 }
+
+#[tokio::test]
+async fn of_what_an_index_names_a_turn_is_told_what_who_asks_may_see() {
+    let (ws, other, db) = (Workspace::local().await, Workspace::local().await, Db::connect().await);
+    let remember = async |ws: &Workspace, content: &str, personal: bool| {
+        let body = json!({ "kind": "note", "content": content, "personal": personal });
+        ws.member.post(&ws.path("/memories"), &body).await.ok(201)["id"].take()
+    };
+    let (all, own) = (remember(&ws, "everybody's", false).await, remember(&ws, "the member's own", true).await);
+    let foreign = remember(&other, "another workspace's", false).await;
+    pieces(&db, &ws, "read", "SELECT 1, 'a piece'").await;
+    pieces(&db, &ws, "half", "SELECT 1, 'half a document'").await;
+    db.run(&format!("UPDATE \"mem_{}\".documents SET is_current = false, status = 'pending' WHERE slug = 'half'", ws.id)).await;
+    let ids =
+        db.rows(&format!("SELECT array_agg(c.id ORDER BY c.content) AS ids FROM \"mem_{}\".chunks c", ws.id), &[]).await[0]["ids"].take();
+    let session = Session::of_function("astra_quota").await;
+    let told = async |subject: &str, more: Value| {
+        let said = json!([ids[1], foreign, own, ids[0], all, own, ids[0]]);
+        let mut arg = json!({ "subject": subject, "message": "xyzzy", "said": said, "topK": 5 });
+        arg.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let enter = format!("SELECT astra.enter('{}')", proof::of(&ws.id));
+        let told = session.answer(&enter, &format!("SELECT astra.turn_recall('{}', $arg${arg}$arg$)", ws.id)).await.unwrap();
+        let told: Option<Vec<Value>> = serde_json::from_str(&told).unwrap();
+        told.map(|told| {
+            told.iter().map(|one| (one["content"].as_str().unwrap().to_owned(), one["score"].as_f64().unwrap())).collect::<Vec<_>>()
+        })
+    };
+    let sure = json!({ "sure": [ids[1], foreign, own, ids[0], all] });
+    let first = |names: &[&str], told: &[(String, f64)]| {
+        assert_eq!(told.len(), names.len(), "{told:?}");
+        for (place, (name, (content, score))) in names.iter().zip(told).enumerate() {
+            assert!(content.ends_with(name), "{told:?}");
+            assert!(place > 0 || (score - 1.0).abs() < 1e-9, "first in the one search that there is: {told:?}");
+        }
+    };
+    first(&["the member's own", "a piece", "everybody's"], &told("member@test", sure.clone()).await.unwrap());
+    let others = told("ben", sure).await.unwrap();
+    assert_eq!(others.iter().map(|(content, _)| content.rsplit("] ").next().unwrap()).collect::<Vec<_>>(), ["a piece", "everybody's"]);
+    // Of what it is not sure of, what has half of the words, or is near: none of these. And a vector is of the embedder in force.
+    assert_eq!(told("member@test", json!({})).await, Some(Vec::new()));
+    assert_eq!(told("member@test", json!({ "embedding": "[1]", "generation": 7 })).await, None);
+}
