@@ -7,7 +7,7 @@
 --
 -- Code from before does not look at `allowance`, and sends back any `of` as it was told. It runs on.
 
-CREATE FUNCTION pg_temp.amend(p_function regprocedure, p_old text, p_new text) RETURNS void LANGUAGE plpgsql AS
+CREATE OR REPLACE FUNCTION pg_temp.amend(p_function regprocedure, p_old text, p_new text) RETURNS void LANGUAGE plpgsql AS
 $$
 DECLARE
   v_is text := pg_get_functiondef(p_function);
@@ -89,3 +89,6 @@ $new$ ORDER BY b.id COLLATE "C"), '[]'),$new$);
 
 SET LOCAL ROLE astra_owner;
 REVOKE CREATE ON SCHEMA astra FROM astra_quota_inside;
+
+RESET ROLE;
+DROP FUNCTION pg_temp.amend(regprocedure, text, text);
