@@ -54,6 +54,11 @@ mod entry {
 
     #[worker::event(fetch)]
     async fn fetch(request: web_sys::Request, _: worker::Env, _: worker::Context) -> worker::Result<web_sys::Response> {
+        // A panic's message may quote the file.
+        std::panic::set_hook(Box::new(|panic| {
+            let place = panic.location().map(ToString::to_string).unwrap_or_default();
+            worker::console_error!(r#"{{"event":"convert","panic":"{place}"}}"#);
+        }));
         let file = JsFuture::from(request.array_buffer()?).await?;
         let answer = serde_json::to_string(&super::read(js_sys::Uint8Array::new(&file).to_vec()))?;
         Ok(web_sys::Response::new_with_opt_str(Some(&answer))?)
@@ -66,9 +71,6 @@ pub mod child {
     use rustix::process::{Resource, Rlimit, setrlimit};
     use std::io::{Read as _, Write as _};
     use std::process::ExitCode;
-
-    /// The name of the argument with which the program becomes this.
-    pub const ARGUMENT: &str = "convert-pdf";
 
     /// How much memory it may use, in bytes.
     const MEMORY: u64 = 256 << 20;
