@@ -279,8 +279,6 @@ async fn a_key_is_the_receivers_and_its_turn_is_paid_once() {
     let model = Scripted::start(vec![scripted::answer(&["slow ", "answer"], 300, 9, 3)]).await;
     let (a, b) = (granter(&model, &json!({ "maxCostUsdPerMonth": 1 })).await, receiver().await);
     give(&a, &b, &json!({})).await;
-    // Its model is asked for turns alone: they are counted.
-    a.no_extraction().await;
     // Of the granter's own: the same key is another.
     let own = keyed(&a.member, &a, "key-1", "of a").await.ok(200);
     let together = futures_util::future::join_all((0..5).map(|_| keyed(&b.member, &b, "key-1", "of b"))).await;
