@@ -123,3 +123,4 @@ JOIN (VALUES
 WHERE p.source IS NOT NULL AND p.tier = 'standard' AND p.valid_from IN ('2026-01-01T00:00:00Z', '2026-10-07T00:00:00Z')
   AND (SELECT max(o.version) FROM public.prices o WHERE o.provider = p.provider AND o.model = p.model) = CASE p.model WHEN 'claude-sonnet-5-5' THEN 2 ELSE 1 END;
 RESET ROLE;
+DROP FUNCTION pg_temp.amend(regprocedure, text, text), pg_temp.amend_from(regprocedure, text, text, text);

@@ -18,7 +18,7 @@ RETRIEVAL_PACKAGES=(numpy==2.4.6 "psycopg[binary]==3.3.9" safetensors==0.8.0 tok
 MINILM_VERSION=0.1.0
 WASM_BINDGEN_VERSION="$(sed -n '/^name = "wasm-bindgen"$/{n;s/^version = "\(.*\)"$/\1/p;}' "$ROOT/Cargo.lock")"
 HOSTS="workers native lambda"
-FUNCTIONS=(gateway provision invoke-turn billing grants memory quota)
+FUNCTIONS=(gateway provision invoke-turn billing grants memory convert quota)
 LAMBDAS=(provision invoke-turn billing grants memory)
 
 say() { printf '%s\n' "$*" >&2; }

@@ -152,7 +152,8 @@ resource "aws_lambda_function" "this" {
   source_code_hash = try(filebase64sha256(local.package[each.key]), null)
   layers           = var.layer_arns
 
-  memory_size                    = coalesce(try(var.functions[each.key].memory_mb, null), var.memory_mb)
+  # memory has a child process read PDFs, which may take 256 MB.
+  memory_size                    = coalesce(try(var.functions[each.key].memory_mb, null), each.key == "memory" ? max(512, var.memory_mb) : var.memory_mb)
   timeout                        = local.timeout[each.key]
   reserved_concurrent_executions = coalesce(try(var.functions[each.key].reserved_concurrency, null), -1)
 

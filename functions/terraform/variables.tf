@@ -27,7 +27,7 @@ variable "architecture" {
 }
 
 variable "memory_mb" {
-  description = "Memory of each function in MB, unless functions says otherwise. Lambda gives CPU in proportion to it."
+  description = "Memory of each function in MB, unless functions says otherwise; the function memory has 512 at least. Lambda gives CPU in proportion to it."
   type        = number
   default     = 128
 

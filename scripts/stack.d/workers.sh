@@ -41,6 +41,7 @@ bindings() { # FUNCTION
       printf '    (name = "%s", service = "%s"),\n' PROVISION provision INVOKE_TURN invoke-turn BILLING billing GRANTS grants MEMORY memory
       from_environment ALLOWED_ORIGINS ALLOWED_ORIGINS
       return ;;
+    convert) return ;;
     quota)
       database astra_quota URL_QUOTA
       from_environment TENANT_KEYS TENANT_KEYS
@@ -49,7 +50,9 @@ bindings() { # FUNCTION
     invoke-turn) database astra_invoke URL_INVOKE ;;
     billing) database astra_billing URL_BILLING ;;
     grants) database astra_grants URL_GRANTS ;;
-    memory) database astra_memory URL_MEMORY ;;
+    memory)
+      database astra_memory URL_MEMORY
+      printf '    (name = "CONVERT", service = "convert"),\n' ;;
   esac
   printf '    (name = "QUOTA", durableObjectNamespace = (className = "Quota", serviceName = "quota")),\n'
   for name in TOKEN_KEYS SECRETS_KEY TENANT_KEYS RECEIPT_KEYS "${PASSED_ON[@]}"; do from_environment "$name" "$name"; done

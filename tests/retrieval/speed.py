@@ -96,23 +96,37 @@ def one_size(count, options):
             timed(connection, [name], made, 20, "vectors")
             line(f"{count:,}: by meaning, all compared", timed(connection, [name], made, options.searches, "vectors")[0], "1 (exact)")
         began = time.perf_counter()
-        db.execute("SET maintenance_work_mem = '2GB'")
+        db.execute("SET maintenance_work_mem = '4GB'")
         db.execute(f'CREATE INDEX IF NOT EXISTS chunks_embedding ON "mem_{name}".chunks {DEFINITION}')
-        built = time.perf_counter() - began
+        print(f"\n{name}: the index was made in {time.perf_counter() - began:.0f} s\n", flush=True)
+    with_index(name, count, options)
+
+
+def others(seed, count):
+    """Points and texts of the same kind that are not those that were put there."""
+    made = Made(seed, count)
+    made.random = np.random.default_rng(seed + 1)
+    return made
+
+
+def with_index(name, count, options):
+    made = others(count, count)
+    with stack.admin() as db, stack.pooled() as connection:
         timed(connection, [name], made, 50, "both")
         took, asked, answers = timed(connection, [name], made, options.searches, "vectors")
         sample = range(0, len(asked), max(1, len(asked) // options.recall))
         hits = [len(set(exact(db, name, asked[at])) & set(answers[at]["vector"][:10])) / 10 for at in sample]
-        line(f"{count:,}: by meaning, index (made in {built:.0f} s)", took, f"{sum(hits) / len(hits):.3f}")
+        line(f"{count:,}: by meaning, index", took, f"{sum(hits) / len(hits):.3f}")
         line(f"{count:,}: by words", timed(connection, [name], made, options.searches, "words")[0])
         line(f"{count:,}: both", timed(connection, [name], made, options.searches, "both")[0])
-        if not options.keep:
+        if not options.keep and not options.kept:
             db.execute(f'DROP SCHEMA "mem_{name}" CASCADE')
 
 
 def many(workspaces, each, options):
     run, made = uuid.uuid4().hex[:8], Made(7, each)
     names = [f"bench-{run}-{number}" for number in range(workspaces)]
+    print(f"\nbench-{run}: {workspaces:,} workspaces\n", flush=True)
     with stack.admin() as db, stack.pooled() as connection:
         for number, name in enumerate(names):
             stack.workspace(name)
@@ -122,6 +136,19 @@ def many(workspaces, each, options):
                 line(f"{number + 1:,} workspaces of {each:,}: both", timed(connection, names[:number + 1], made, options.searches, "both")[0])
         for name in names if not options.keep else []:
             db.execute(f'DROP SCHEMA "mem_{name}" CASCADE')
+
+
+def kept(of, options):
+    """Searches once more what an earlier run has left: NAME/SIZE of one workspace, NAME of workspaces."""
+    name, _, size = of.partition("/")
+    if size:
+        return with_index(name, int(size), options)
+    with stack.admin() as db, stack.pooled() as connection:
+        names = [row[0] for row in db.execute("SELECT id FROM workspaces WHERE id LIKE %s ORDER BY length(id), id", (name + "-%",)).fetchall()]
+        for number in sorted({1, 10, 100, 1000, len(names)} & set(range(len(names) + 1))):
+            made = others(7, options.each)
+            timed(connection, names[:number], made, 50, "both")
+            line(f"{number:,} workspaces of {options.each:,}: both", timed(connection, names[:number], made, options.searches, "both")[0])
 
 
 def upload(megabytes):
@@ -176,10 +203,15 @@ def main():
     parser.add_argument("--recall", type=int, default=100, help="how many of the searches are compared with exact ones")
     parser.add_argument("--turns", type=int, default=200)
     parser.add_argument("--upload", type=int, default=5, help="MiB")
-    parser.add_argument("--keep", action="store_true")
+    parser.add_argument("--keep", action="store_true", help="leave it, for --kept on the same stack")
+    parser.add_argument("--kept", nargs="*", help="search only what was left: a name, of one workspace /SIZE behind it")
     options = parser.parse_args()
     stack.plan()
     print("| search | p50 ms | p99 ms | recall@10 |\n|---|---|---|---|", flush=True)
+    if options.kept:
+        for of in options.kept:
+            kept(of, options)
+        return
     for size in filter(None, options.sizes.split(",")):
         one_size(int(size), options)
     if options.workspaces:

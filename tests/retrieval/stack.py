@@ -78,9 +78,9 @@ def proof(name):
     return f"{hmac.digest(secret, said.encode(), hashlib.sha256).hex()} {said}"
 
 
-def search(connection, name, vector, query, what="documents", limit=50, subject="user_bench"):
-    """One search as the function asks for it: (seconds, answer)."""
-    arg = json.dumps({"subject": subject, "what": [what], "embedding": vector, "query": query, "limit": limit})
+def search(connection, name, vector, query, what="documents", limit=50, subject="user_bench", generation=None):
+    """One search as the function asks for it: (seconds, answer). generation: of the workspace's embedder; none: the local one."""
+    arg = json.dumps({"subject": subject, "what": [what], "embedding": vector, "generation": generation, "query": query, "limit": limit})
     proved = proof(name)
     began = time.perf_counter()
     row = connection.execute("SELECT astra.memory_search(astra.enter(%s), %s)", (proved, arg)).fetchone()

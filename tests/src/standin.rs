@@ -1,7 +1,8 @@
 //! A stand-in for Typesense, whose server can be had from no registry: strict about what it is sent, with documents in memory, and with faults where a test wants them.
 //!
 //! What it does as Typesense does: keys (a scoped key's HMAC, and its filter joined by "and" to a search's own), aliases, an import that says of each line what became of it, deletion by filter,
-//! strings that are compared as words (signs dropped, case ignored: typesense/typesense#1930). What it does not: typos, ranking (it counts the query's words that a document has), persistence.
+//! strings that are compared as words (signs dropped, case ignored: typesense/typesense#1930), words with one letter changed where nothing has them as they are (two from seven letters on). What it
+//! does not: ranking (it counts the query's words that a document has), persistence.
 //! `astra-typesense`'s own tests compare what is sent with what Typesense's clients send.
 //!
 //! It is a program of its own (`typesense-standin`), because the stack needs its address before any test runs. Tests tell it under `/standin`.
@@ -16,7 +17,9 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::{Map, Value, json};
 use sha2::Sha256;
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem::replace;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -296,6 +299,21 @@ fn scoped(key: &str) -> Option<Map<String, Value>> {
     serde_json::from_str(parameters).ok()
 }
 
+/// Whether a word may have been meant by another, as Typesense's defaults have it: one change from four letters on, two from seven.
+fn is_meant(word: &str, by: &str) -> bool {
+    let (a, b): (Vec<char>, Vec<char>) = (word.chars().collect(), by.chars().collect());
+    let most = if a.len() >= 7 { 2 } else { usize::from(a.len() >= 4) };
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (at, letter) in a.iter().enumerate() {
+        let mut before = replace(&mut row[0], at + 1);
+        for (place, other) in b.iter().enumerate() {
+            let least = (before + usize::from(letter != other)).min(row[place] + 1).min(row[place + 1] + 1);
+            before = replace(&mut row[place + 1], least);
+        }
+    }
+    row[b.len()] <= most
+}
+
 async fn multi_search(State(shared): State<Shared>, headers: HeaderMap, body: String) -> Response {
     let key = headers.get("x-typesense-api-key").and_then(|key| key.to_str().ok()).unwrap_or_default();
     let Some(bound) = scoped(key) else {
@@ -324,40 +342,46 @@ async fn multi_search(State(shared): State<Shared>, headers: HeaderMap, body: St
         let Some(documents) = inner.collections.get(collection) else {
             return answer(200, &json!({ "results": [{ "code": 404, "error": "Not found." }] }));
         };
-        let mut found = Ok(Vec::new());
-        for (id, document) in documents {
-            match fulfils(document, &filter) {
-                Ok(true) => {
-                    let text = format!(
-                        "{} {}",
-                        document["heading"].as_str().unwrap_or_default(),
-                        document["content"].as_str().unwrap_or_default()
-                    );
-                    let has: BTreeSet<String> = text.split(|c: char| !c.is_alphanumeric()).map(normal).collect();
-                    let score = words.intersection(&has).count();
-                    if let (true, Ok(found)) = (score > 0, &mut found) {
-                        found.push((std::cmp::Reverse(score), id.clone()));
+        let look = |has_word: fn(&BTreeSet<String>, &str) -> bool| {
+            let mut found = Ok(Vec::new());
+            for (id, document) in documents {
+                match fulfils(document, &filter) {
+                    Ok(true) => {
+                        let text = format!(
+                            "{} {}",
+                            document["heading"].as_str().unwrap_or_default(),
+                            document["content"].as_str().unwrap_or_default()
+                        );
+                        let has: BTreeSet<String> = text.split(|c: char| !c.is_alphanumeric()).map(normal).collect();
+                        let score = words.iter().filter(|word| has_word(&has, word)).count();
+                        if let (true, Ok(found)) = (score > 0, &mut found) {
+                            found.push((Reverse(score), id.clone()));
+                        }
                     }
+                    Ok(false) => {}
+                    Err(error) => found = Err(error),
                 }
-                Ok(false) => {}
-                Err(error) => found = Err(error),
             }
-        }
-        found
+            found
+        };
+        let exact = look(|has, word| has.contains(word));
+        if exact.as_ref().is_ok_and(Vec::is_empty) { look(|has, word| has.iter().any(|by| is_meant(word, by))) } else { exact }
     };
     let mut found = match found {
         Ok(found) => found,
         Err(bad) => return wrong(&shared, bad),
     };
     found.sort();
-    let mut ids: Vec<Value> = found.into_iter().map(|(_, id)| json!(id)).collect();
-    ids.truncate(search["per_page"].as_u64().and_then(|limit| usize::try_from(limit).ok()).unwrap_or(10));
-    // An index that lies.
+    found.truncate(search["per_page"].as_u64().and_then(|limit| usize::try_from(limit).ok()).unwrap_or(10));
+    let (mut ids, mut matched): (Vec<Value>, Vec<usize>) = found.into_iter().map(|(Reverse(score), id)| (json!(id), score)).unzip();
+    // An index that lies: these have all words.
     if let Some(said) = fault["ids"].as_array() {
         ids.clone_from(said);
+        matched = vec![words.len(); said.len()];
     }
     lock(&shared).searches.push(json!({ "collection": named, "filter": filter, "ids": ids }));
-    let hits: Vec<Value> = ids.iter().map(|id| json!({ "document": { "id": id }, "text_match": 1, "highlights": [] })).collect();
+    let hit = |(id, matched)| json!({ "document": { "id": id }, "text_match": 1, "text_match_info": { "tokens_matched": matched, "score": "1" }, "highlights": [] });
+    let hits: Vec<Value> = ids.iter().zip(matched).map(hit).collect();
     answer(200, &json!({ "results": [{ "found": hits.len(), "hits": hits, "page": 1, "search_time_ms": 0 }] }))
 }
 

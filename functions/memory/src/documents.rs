@@ -10,19 +10,21 @@ use astra_host::stream::TurnHost;
 use astra_host::{Call, Failure};
 use astra_kernel::{Code, Permission, Problem, Timestamp};
 use astra_memory::hash::content_hash;
+use astra_memory::pdf;
 use astra_store::documents::{Document, DocumentList, NewDocument};
 use astra_store::memory::{Put, Source};
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use uuid::Uuid;
 
 /// The largest document: 20 MiB.
 pub(crate) const LARGEST: usize = 20 << 20;
 
 /// What a document may be.
-pub(crate) const MEDIA_TYPES: [&str; 3] = ["text/markdown", "text/plain", "text/html"];
+pub(crate) const MEDIA_TYPES: [&str; 4] = ["text/markdown", "text/plain", "text/html", pdf::MEDIA_TYPE];
 
 /// A version of a document.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -126,6 +128,12 @@ pub(crate) struct DocumentPath {
     slug: String,
 }
 
+/// A file that is no text.
+#[derive(utoipa::ToSchema)]
+#[schema(value_type = String, format = Binary)]
+#[expect(dead_code, reason = "for the description only")]
+struct File(Vec<u8>);
+
 /// What is said of a document beside its body.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -152,7 +160,7 @@ struct ListQuery {
         ("title" = Option<String>, Query, description = "Its title; its name unless told", min_length = 1, max_length = 200),
         ("tags" = Option<String>, Query, description = "Tags, commas between them", max_length = 1100),
     ),
-    request_body(content((String = "text/markdown"), (String = "text/plain"), (String = "text/html"))),
+    request_body(content((String = "text/markdown"), (String = "text/plain"), (String = "text/html"), (inline(File) = "application/pdf"))),
     responses(
         (status = 202, description = "It is kept, and is being split", body = DocumentView),
         (status = 200, description = "The newest version has this content", body = DocumentView),
@@ -165,22 +173,16 @@ pub(crate) async fn upload<H: TurnHost>(call: Call<H>, Params(path): Params<Docu
     let tags = forms::tags("tags", tags.as_deref())?;
     let media_type = request.media_type(&MEDIA_TYPES)?;
     let bytes = request.bytes(&MEDIA_TYPES, LARGEST).await?;
-    let body = std::str::from_utf8(&bytes).map_err(|_| Problem::new(Code::Unprocessable, "The document is not UTF-8."))?;
-    if body.contains('\0') {
-        return Err(Problem::new(Code::Unprocessable, "The document has a character U+0000, which is not text.").into());
-    }
-    if body.trim().is_empty() {
-        return Err(Problem::new(Code::Unprocessable, "The document is empty.").into());
-    }
+    let body = if media_type == pdf::MEDIA_TYPE { Cow::Owned(pdf_body(&bytes)?) } else { Cow::Borrowed(text_body(&bytes)?) };
     let document = NewDocument {
         id: call.host.new_id(),
         slug: &slug,
         title: title.as_ref().map_or(&slug, Text::as_str),
         media_type,
         tags: &tags,
-        hash: &content_hash(body),
+        hash: &content_hash(&body),
         bytes: bytes.len(),
-        body,
+        body: &body,
         created_by: &allowed.claims.sub,
         job_id: call.host.new_id(),
         now: call.host.now(),
@@ -193,6 +195,19 @@ pub(crate) async fn upload<H: TurnHost>(call: Call<H>, Params(path): Params<Docu
         Put::Known(document) => (StatusCode::OK, document),
     };
     Ok((status, Json(DocumentView::from(document))).into_response())
+}
+
+fn text_body(bytes: &[u8]) -> Result<&str, Problem> {
+    let body = std::str::from_utf8(bytes).map_err(|_| Problem::new(Code::Unprocessable, "The document is not UTF-8."))?;
+    if body.contains('\0') {
+        return Err(Problem::new(Code::Unprocessable, "The document has a character U+0000, which is not text."));
+    }
+    if body.trim().is_empty() { Err(Problem::new(Code::Unprocessable, "The document is empty.")) } else { Ok(body) }
+}
+
+/// Whether it can be read is seen by the job, and said by the document.
+fn pdf_body(bytes: &[u8]) -> Result<String, Problem> {
+    if pdf::is_pdf(bytes) { Ok(pdf::to_body(bytes)) } else { Err(Problem::new(Code::Unprocessable, "The document is no PDF.")) }
 }
 
 /// One page of the workspace's documents: the newest version of each.

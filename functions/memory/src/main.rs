@@ -29,8 +29,12 @@ mod schedule {
 
 #[cfg(not(target_arch = "wasm32"))]
 fn main() -> std::process::ExitCode {
+    use astra_host::native;
     use gateway::{lambda, rules::Function};
 
+    if std::env::args().nth(1).as_deref() == Some(native::CONVERT) {
+        return convert::child::run();
+    }
     lambda::run(Function::Memory, memory::routes::router::<lambda::LambdaHost>(), memory::words::check, |host, _| {
         Ok(schedule::Schedule(host))
     })

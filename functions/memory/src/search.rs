@@ -7,7 +7,7 @@ use astra_host::stream::TurnHost;
 use astra_host::{Allowed, Failure};
 use astra_kernel::{Problem, Timestamp};
 use astra_memory::Citation;
-use astra_memory::fuse::{Age, Cut, Fade, fuse};
+use astra_memory::fuse::{self, Age, Cut, Fade, fuse};
 use astra_models::embed::{local_embedding, to_pgvector};
 use astra_store::memory::{Found, Place, Recalled, Search, Source};
 use serde::{Deserialize, Serialize};
@@ -104,7 +104,7 @@ impl SearchBody {
     /// Looks in one of the two.
     pub(crate) async fn run<H: TurnHost>(self, host: &H, allowed: &Allowed<'_, H>, what: Source) -> Result<Hits, Failure> {
         let cut = self.cut()?;
-        let (Recalled { found, vector, keyword, fade, .. }, legs) = self.recall(host, allowed, what).await?;
+        let (Recalled { found, vector, keyword, fade, .. }, legs, is_local) = self.recall(host, allowed, what).await?;
         let mut found: BTreeMap<Uuid, Found> = found.into_iter().map(|entry| (entry.id, entry)).collect();
         let fade = fade.and_then(|fade| Fade::new(fade.weight, fade.half_life_days).ok());
         let now = host.now();
@@ -112,13 +112,16 @@ impl SearchBody {
             Some(entry) if !entry.pinned => Age::Millis(now.0.saturating_sub(entry.updated_at.0)),
             _ => Age::Pinned,
         };
-        let ranked = Cut { fade, ..cut }.apply(fuse(&[(legs.vector == Leg::Ok).then_some(vector), Some(keyword)]), age);
+        // The local embedder knows no more than the words do, and less well (docs/retrieval.md).
+        let by_meaning = fuse::Leg { found: (legs.vector == Leg::Ok).then_some(vector), is_weak: is_local };
+        let by_words = fuse::Leg { found: Some(keyword), is_weak: false };
+        let ranked = Cut { fade, ..cut }.apply(fuse(&[by_meaning, by_words]), age);
         let data = ranked.into_iter().filter_map(|item| found.remove(&item.id).map(|entry| hit(entry, item.score))).collect();
         Ok(Hits { data, legs: (legs != Legs::OK).then_some(legs) })
     }
 
-    /// Both searches by the local embedding; where the workspace's embedder is another, by meaning once more by that one's, if it is there in time.
-    async fn recall<H: TurnHost>(&self, host: &H, allowed: &Allowed<'_, H>, what: Source) -> Result<(Recalled, Legs), Failure> {
+    /// Both searches by the local embedding; where the workspace's embedder is another, by meaning once more by that one's, if it is there in time. And whether it is the local one.
+    async fn recall<H: TurnHost>(&self, host: &H, allowed: &Allowed<'_, H>, what: Source) -> Result<(Recalled, Legs, bool), Failure> {
         let (subject, query) = (allowed.claims.sub.as_str(), self.query.as_str());
         let unknown = || Problem::not_found("workspace");
         let local = to_pgvector(&local_embedding(query));
@@ -127,13 +130,13 @@ impl SearchBody {
             Some(typesense) => words::recall(host, &typesense, allowed, &search, what).await?,
             None => (allowed.data.search(&search).await?.ok_or_else(unknown)?, Leg::Ok),
         };
-        let Some(embedder) = &first.embedder else { return Ok((first, Legs { vector: Leg::Ok, keyword })) };
+        let Some(embedder) = &first.embedder else { return Ok((first, Legs { vector: Leg::Ok, keyword }, true)) };
         let vectors = match embed(host, allowed.data.workspace(), embedder, subject, &[query], QUICK_MILLIS).await {
             Ok(vectors) => vectors,
             Err(error) => {
                 host.log(&format!(r#"{{"event":"search","leftOut":"vector","error":"{error}"}}"#));
                 let vector = if matches!(error, NotEmbedded::Late) { Leg::Late } else { Leg::Failed };
-                return Ok((first, Legs { vector, keyword }));
+                return Ok((first, Legs { vector, keyword }, false));
             }
         };
         let embedding = vectors.first().map_or("", String::as_str);
@@ -143,7 +146,7 @@ impl SearchBody {
         let vector = if second.embedder.is_none() { Leg::Ok } else { Leg::Failed };
         second.found.extend(first.found);
         second.keyword = first.keyword;
-        Ok((second, Legs { vector, keyword }))
+        Ok((second, Legs { vector, keyword }, false))
     }
 }
 

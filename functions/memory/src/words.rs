@@ -77,8 +77,8 @@ pub(crate) async fn recall<H: TurnHost>(
     };
     // Without words Postgres searches by meaning only.
     let by_meaning = Search { query: "", ..*search };
-    let client = Client::new(host, typesense);
-    let by_words = client.search(data.workspace(), search.subject, kind, search.query, search.limit, SEARCH_MILLIS);
+    let who = (data.workspace(), search.subject);
+    let by_words = astra_typesense::search(host, typesense.searches(), who, Some(kind), search.query, search.limit, SEARCH_MILLIS);
     let (found, named) = join(data.search_indexed(&by_meaning), by_words).await;
     let Indexed { mut recalled, indexed } = found?.ok_or_else(unknown)?;
     let named = match named {
@@ -99,6 +99,7 @@ pub(crate) async fn recall<H: TurnHost>(
             return Ok((data.search(search).await?.ok_or_else(unknown)?, leg));
         }
     };
+    let named: Vec<Uuid> = named.into_iter().map(|named| named.id).collect();
     let there: BTreeSet<Uuid> = recalled.found.iter().map(|entry| entry.id).collect();
     let unread: Vec<Uuid> = named.iter().copied().filter(|id| !there.contains(id)).collect();
     if !unread.is_empty() {

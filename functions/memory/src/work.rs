@@ -12,11 +12,13 @@
 
 use crate::extract::extract;
 use crate::words;
+use astra_host::NotConverted;
 use astra_host::embedder::{self, NotEmbedded, embed};
 use astra_host::stream::TurnHost;
 use astra_host::uses::NotHeld;
-use astra_kernel::{Timestamp, WorkspaceId};
+use astra_kernel::{Timestamp, WorkspaceId, json};
 use astra_memory::html;
+use astra_memory::pdf::{self, Answer, Refusal};
 use astra_memory::split::{Chunk, Format, split};
 use astra_store::documents::{Body, NewChunk, NewChunks, Piece, Step};
 use astra_store::jobs::{Job, Lease, Taking, Work};
@@ -30,6 +32,9 @@ pub(crate) const LEASE_SECONDS: u32 = 60;
 
 /// After so many tries without a step forward a job is dead.
 const ATTEMPTS: u32 = 8;
+
+/// After so many tries over which its reader ended a PDF is not read.
+const READINGS: u32 = 3;
 
 /// How long it waits after the first try that failed, in milliseconds; twice as long after each further one.
 const PAUSE_MILLIS: i64 = 5_000;
@@ -155,7 +160,7 @@ async fn one<H: TurnHost>(host: &H, workspace: &WorkspaceId) -> Result<bool, Sto
     };
     let lease = Lease { job_id: id, lease };
     let done = match work {
-        Work::Ingest { document_id } => ingest(host, &tenant, lease, document_id).await,
+        Work::Ingest { document_id } => ingest(host, &tenant, lease, attempts, document_id).await,
         Work::Reembed {} => reembed(host, &tenant, lease).await,
         Work::Extract {} => extract(host, &tenant, lease, attempts).await,
         Work::Index { table } => tenant.build_index(lease, &table).await.map(drop).map_err(Undone::from),
@@ -179,15 +184,15 @@ async fn one<H: TurnHost>(host: &H, workspace: &WorkspaceId) -> Result<bool, Sto
 }
 
 /// Makes a document searchable.
-async fn ingest<H: TurnHost>(host: &H, tenant: &Tenant<'_, H>, lease: Lease, document_id: Uuid) -> Result<(), Undone> {
+async fn ingest<H: TurnHost>(host: &H, tenant: &Tenant<'_, H>, lease: Lease, attempts: u32, document_id: Uuid) -> Result<(), Undone> {
     let Body { media_type, body, chunks: there, created_by, embedder } =
         tenant.read_document(lease, document_id).await?.ok_or(Undone::Lost)?;
     let pieces = match media_type.as_str() {
         "text/html" => split(&html::read(&body).markdown, Format::Markdown),
         "text/markdown" => split(&body, Format::Markdown),
+        pdf::MEDIA_TYPE => pages(host, body, attempts).await?,
         _ => split(&body, Format::Text),
     };
-    drop(body);
     if pieces.is_empty() {
         return Err(Undone::Never("There is no text in the document.".to_owned()));
     }
@@ -217,6 +222,20 @@ async fn ingest<H: TurnHost>(host: &H, tenant: &Tenant<'_, H>, lease: Lease, doc
             Step::Lost => return Err(Undone::Lost),
             Step::Stale => return Err(Undone::stale()),
         }
+    }
+}
+
+/// A PDF's pieces. Its reader may also have ended over somebody else's file at the same moment, so that it is asked again, but not for ever.
+async fn pages<H: TurnHost>(host: &H, body: String, attempts: u32) -> Result<Vec<Chunk>, Undone> {
+    let never = |why: &dyn std::fmt::Display| Undone::Never(format!("The PDF cannot be read: {why}."));
+    let file = pdf::of_body(&body).ok_or_else(|| never(&Refusal::Broken))?;
+    drop(body);
+    let said = host.convert(file).await.and_then(|said| json::from_str(&said).map_err(|_| NotConverted::Ended));
+    match said {
+        Ok(Answer::Pages(pages)) => Ok(pdf::pieces(&pages)),
+        Ok(Answer::Refused(refusal)) => Err(never(&refusal)),
+        Err(NotConverted::Ended) if attempts >= READINGS => Err(never(&NotConverted::Ended)),
+        Err(error) => Err(Undone::Later(error.to_string())),
     }
 }
 

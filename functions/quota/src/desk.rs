@@ -14,6 +14,7 @@ use astra_quota::words::{Begin, Begun, Compared, Draft, Extend, Finished, Record
 use astra_quota::{
     AdmitError, Amount, Answer, Ask, Counter, Heard, Hold, Known, QuotaView, Request, SaveOutcome, Span, Spent, Status, alert, plan,
 };
+use astra_store::words::Opening;
 use astra_store::{Database, Kind, StoreError, Tenant, tenant_statement};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -172,6 +173,7 @@ impl<D: Database, R: Rows> Desk<D, R> {
         match ask {
             Ask::Begin(begin) => self.begin(&begin, now).await.unwrap_or_else(refuse),
             Ask::Recall(recall) => self.tenant().recall_for_turn(&recall).await.map_or_else(refuse, Answer::Recalled),
+            Ask::Index { lost } => self.tenant().open_words(Opening::for_turn(lost)).await.map_or_else(refuse, |_| Answer::Indexing),
             Ask::Extend(extend) => self.extend(&extend, now).await.unwrap_or_else(refuse),
             Ask::Finish(record) => self.finish(*record, now).await,
             Ask::Stop(stop) if self.counter.borrow_mut().stop(stop.turn_id, stop.subject.as_deref(), stop.guest.as_ref()) => {

@@ -174,8 +174,16 @@ async fn serve(arguments: Serve) -> Result<(), Failure> {
     }
 }
 
+fn main() -> ExitCode {
+    // Asked by itself, and by nobody else.
+    if std::env::args().nth(1).as_deref() == Some(native::CONVERT) {
+        return convert::child::run();
+    }
+    start()
+}
+
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn start() -> ExitCode {
     let Command::Serve(arguments) = Arguments::parse().command;
     match serve(arguments).await {
         Ok(()) => ExitCode::SUCCESS,

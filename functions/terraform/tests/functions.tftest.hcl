@@ -152,7 +152,7 @@ run "in_a_vpc_with_keys_of_ones_own" {
     condition = (
       aws_lambda_function.this["invoke-turn"].reserved_concurrent_executions == 20 && aws_lambda_function.this["invoke-turn"].memory_size == 256 &&
       aws_lambda_function.this["invoke-turn"].timeout == 90 && aws_lambda_function.this["billing"].reserved_concurrent_executions == -1 &&
-      aws_lambda_function.this["billing"].memory_size == 128 && aws_lambda_function.this["billing"].timeout == 30
+      aws_lambda_function.this["billing"].memory_size == 128 && aws_lambda_function.this["memory"].memory_size == 512 && aws_lambda_function.this["billing"].timeout == 30
     )
     error_message = "What is different for one function is different for that one only."
   }

@@ -69,6 +69,17 @@ pub enum NotFetched {
     Broken,
 }
 
+/// Why a file was not converted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotConverted {
+    /// Whoever reads it did not begin.
+    #[error("files cannot be converted just now")]
+    Away,
+    /// Whoever reads it ended before its answer: it crashed, or needed more memory or time than it may have.
+    #[error("its reader crashed, or needed more memory or time than it may have")]
+    Ended,
+}
+
 /// The machine under a function. Cheap to clone; one per request.
 pub trait Host: astra_store::Database + Clone + Send + Sync + 'static {
     /// The clock.
@@ -104,6 +115,13 @@ pub trait Host: astra_store::Database + Clone + Send + Sync + 'static {
     /// Calls an address that a tenant or an operator named. The host upholds: redirects are not followed, and where it resolves names itself it connects to public
     /// addresses only.
     fn call_out(&self, call: Outgoing) -> impl Future<Output = Result<Answered, NotAnswered>> + Send;
+
+    /// Has a file that may do harm read apart from this process, by what `functions/convert` is on this host: what it says of the file, as JSON. The host upholds: however that ends,
+    /// it ends nothing else. Where nobody reads files it is [`NotConverted::Away`].
+    fn convert(&self, file: Vec<u8>) -> impl Future<Output = Result<String, NotConverted>> + Send {
+        drop(file);
+        std::future::ready(Err(NotConverted::Away))
+    }
 
     /// Waits so many milliseconds, for what another request has begun.
     fn pause(&self, millis: u32) -> impl Future<Output = ()> + Send;

@@ -152,6 +152,7 @@ pub async fn begin<H: TurnHost>(host: &H, workspace: &WorkspaceId, wanted: Wante
         top_k: 0,
         history_limit: 0,
         lease_millis: millis.saturating_mul(2),
+        asks_index: false,
         guest: None,
         no_turn: Some(no_turn),
     }));

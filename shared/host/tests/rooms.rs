@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Where no host may be known.
-const ROOMS: [&str; 14] = [
+const ROOMS: [&str; 15] = [
     "shared/documents",
     "shared/kernel",
     "shared/memory",
@@ -21,6 +21,7 @@ const ROOMS: [&str; 14] = [
     "functions/billing",
     "functions/grants",
     "functions/memory",
+    "functions/convert",
 ];
 
 /// A function's files that are for one host: its Workers entry and its Lambda entry.

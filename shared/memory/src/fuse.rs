@@ -6,6 +6,9 @@
 //!    a threshold means the same while one is away. A leg that answered with nothing did answer.
 //! 3. Shares are summed as whole numbers: a sum of floats depends on the order of the legs, and an order must not.
 //! 4. A threshold is for scores as they are given out, so it comes last.
+//! 5. A weak leg, which is wrong more often than the others are, changes the order of what they found hardly, and adds what they did not find: of what another leg found, it weighs a
+//!    hundredth; what it found alone has the mean share that it would have from any leg. So of two legs that give up to 60 each, what the other one found comes first (from 0.503),
+//!    then the rest (up to 0.5). `astra.recall_told` does the same in SQL.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -13,8 +16,20 @@ use std::collections::BTreeMap;
 /// How much less the first ranks count than they would alone; the paper's value, and the one that others use.
 pub const K: u64 = 60;
 
-/// A share of 1. Half of a `u64` is left for the sum over legs.
+/// A share of 1. A quarter of a `u64` is left for the sum over legs.
 const ONE: u64 = 1 << 32;
+
+/// How many times as much a leg weighs as a weak one. Below 61 * 62 / 60 = 63 a weak leg alone could move what is second to the first place.
+const STRENGTH: u64 = 100;
+
+/// What a search found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leg<I> {
+    /// Ids, the best first; `None` when it failed.
+    pub found: Option<Vec<I>>,
+    /// Whether it counts little.
+    pub is_weak: bool,
+}
 
 const MILLIS_PER_DAY: f64 = 86_400_000.0;
 
@@ -27,26 +42,33 @@ pub struct Fused<I> {
     pub score: f64,
 }
 
-/// Fuses legs, each the ids that it found, best first, or `None` when it failed. The best first; equal scores by id.
+/// Fuses legs. The best first; equal scores by id.
 ///
 /// An id that a leg names twice counts where it stands first.
-pub fn fuse<I: Ord + Clone>(legs: &[Option<Vec<I>>]) -> Vec<Fused<I>> {
-    let mut sums = BTreeMap::<&I, (u64, usize)>::new();
-    let mut answered = 0_u64;
-    for (number, leg) in legs.iter().enumerate().filter_map(|(number, leg)| leg.as_ref().map(|leg| (number, leg))) {
-        answered += 1;
-        for (id, rank) in leg.iter().zip(1_u64..) {
-            // The second number is the leg that counted last, so that none counts twice.
-            let (sum, last) = sums.entry(id).or_insert((0, usize::MAX));
+pub fn fuse<I: Ord + Clone>(legs: &[Leg<I>]) -> Vec<Fused<I>> {
+    // The sums of shares in legs that are not weak and in weak ones, and the leg that counted last, so that none counts twice.
+    let mut sums = BTreeMap::<&I, ([u64; 2], usize)>::new();
+    let mut answered = [0_u64; 2];
+    for (number, leg) in legs.iter().enumerate() {
+        let Some(found) = &leg.found else { continue };
+        let weak = usize::from(leg.is_weak);
+        answered[weak] += 1;
+        for (id, rank) in found.iter().zip(1_u64..) {
+            let (sum, last) = sums.entry(id).or_insert(([0; 2], usize::MAX));
             if *last != number {
-                *sum = sum.saturating_add(ONE * (K + 1) / (K + rank));
+                sum[weak] = sum[weak].saturating_add(ONE * (K + 1) / (K + rank));
                 *last = number;
             }
         }
     }
-    #[expect(clippy::cast_precision_loss, reason = "below 2^53 for two million legs")]
-    let mut fused: Vec<Fused<I>> =
-        sums.into_iter().map(|(id, (sum, _))| Fused { id: id.clone(), score: sum as f64 / (answered * ONE) as f64 }).collect();
+    let score = |[sum, of_weak]: [u64; 2]| {
+        let strength = if sum == 0 { 1 } else { STRENGTH };
+        let (sum, all) = (strength * sum + of_weak, (strength * answered[0] + answered[1]) * ONE);
+        #[expect(clippy::cast_precision_loss, reason = "below 2^53 for twenty thousand legs")]
+        let score = sum as f64 / all as f64;
+        score
+    };
+    let mut fused: Vec<Fused<I>> = sums.into_iter().map(|(id, (sums, _))| Fused { id: id.clone(), score: score(sums) }).collect();
     order(&mut fused);
     fused
 }
@@ -164,22 +186,53 @@ mod tests {
         fused.iter().find(|item| item.id == id).map_or(0.0, |item| item.score)
     }
 
+    fn leg(found: impl Into<Option<Vec<u8>>>) -> Leg<u8> {
+        Leg { found: found.into(), is_weak: false }
+    }
+
+    fn weak(found: impl Into<Option<Vec<u8>>>) -> Leg<u8> {
+        Leg { found: found.into(), is_weak: true }
+    }
+
     #[test]
     fn first_everywhere_is_one_and_a_failed_leg_is_left_out() {
-        let fused = fuse(&[Some(vec![7, 3]), Some(vec![7, 5]), Some(vec![7])]);
+        let fused = fuse(&[leg(vec![7, 3]), leg(vec![7, 5]), leg(vec![7])]);
         assert_eq!(fused[0], Fused { id: 7, score: 1.0 });
-        assert_eq!(fuse(&[Some(vec![7, 3]), None]), fuse(&[Some(vec![7, 3])]));
-        assert_eq!(score(&fuse(&[Some(vec![7]), None]), 7).to_bits(), 1.0_f64.to_bits());
+        assert_eq!(fuse(&[leg(vec![7, 3]), leg(None)]), fuse(&[leg(vec![7, 3])]));
+        assert_eq!(score(&fuse(&[leg(vec![7]), leg(None)]), 7).to_bits(), 1.0_f64.to_bits());
         // One that answered with nothing answered.
-        assert!((score(&fuse(&[Some(vec![7]), Some(vec![])]), 7) - 0.5).abs() < 1e-12);
-        assert!((score(&fuse(&[Some(vec![1, 7]), Some(vec![7])]), 7) - 123.0 / 124.0).abs() < 1e-9);
-        assert!(fuse::<u8>(&[]).is_empty() && fuse::<u8>(&[None, None]).is_empty());
+        assert!((score(&fuse(&[leg(vec![7]), leg(vec![])]), 7) - 0.5).abs() < 1e-12);
+        assert!((score(&fuse(&[leg(vec![1, 7]), leg(vec![7])]), 7) - 123.0 / 124.0).abs() < 1e-9);
+        assert!(fuse::<u8>(&[]).is_empty() && fuse(&[leg(None), weak(None)]).is_empty());
+    }
+
+    #[test]
+    fn a_weak_leg_adds_and_hardly_reorders() {
+        let words: Vec<u8> = (0..50).collect();
+        let all = |found: &[Fused<u8>]| found.iter().all(|item| (0.0..=1.0).contains(&item.score));
+        // What it has first does not come before what the words have first, nor before any but neighbours.
+        for first in [1, 9, 17] {
+            let fused = fuse(&[weak(vec![first, 99]), leg(words.clone())]);
+            assert_eq!(ids(&fused)[..18], words[..18], "{first}");
+            assert!(all(&fused));
+        }
+        let moved = ids(&fuse(&[weak(vec![49]), leg(words.clone())])).iter().position(|id| *id == 49);
+        assert_eq!(moved, Some(48), "by one place, where neighbours have nearly the same share");
+        // 1 is first in both; first by words alone is nearly that; what it found alone comes after all that the words found, with the score that it would have from any leg.
+        let fused = fuse(&[weak((100..160).collect::<Vec<_>>()), leg((0..60).collect::<Vec<_>>())]);
+        assert!((score(&fused, 0) - 100.0 / 101.0).abs() < 1e-9 && (score(&fused, 59) - 61.0 / 120.0 * 100.0 / 101.0).abs() < 1e-9);
+        assert!(fused[..60].iter().all(|item| item.id < 60) && (fused[60].score - 0.5).abs() < 1e-12);
+        assert_eq!(score(&fuse(&[weak(vec![7]), leg(vec![7])]), 7).to_bits(), 1.0_f64.to_bits());
+        // Whether the words found nothing or something else is all the same to it. Alone it is a leg like any.
+        let of = |words: Vec<u8>| score(&fuse(&[weak(vec![5, 7]), leg(words)]), 7).to_bits();
+        assert_eq!((of(vec![]), of(vec![1, 2])), (of(vec![3]), score(&fuse(&[leg(vec![5, 7]), leg(vec![])]), 7).to_bits()));
+        assert_eq!(fuse(&[weak(vec![5, 7]), leg(None)]), fuse(&[leg(vec![5, 7])]));
     }
 
     #[test]
     fn ties_are_broken_by_id() {
-        assert_eq!(ids(&fuse(&[Some(vec![9, 1]), Some(vec![1, 9])])), [1, 9]);
-        assert_eq!(ids(&fuse(&[Some(vec![9]), Some(vec![4]), Some(vec![6])])), [4, 6, 9]);
+        assert_eq!(ids(&fuse(&[leg(vec![9, 1]), leg(vec![1, 9])])), [1, 9]);
+        assert_eq!(ids(&fuse(&[leg(vec![9]), leg(vec![4]), leg(vec![6])])), [4, 6, 9]);
     }
 
     #[test]
@@ -196,7 +249,7 @@ mod tests {
         ] {
             assert!((fade.factor(age) - factor).abs() < 1e-12, "{age:?}");
         }
-        let fused = fuse(&[Some(vec![1_u8, 2, 3])]);
+        let fused = fuse(&[leg(vec![1, 2, 3])]);
         let cut = Cut { fade: Some(fade), threshold: 0.6, limit: 10 };
         let old = |id: &u8| if *id == 1 { Age::Millis(i64::MAX) } else { Age::Pinned };
         assert_eq!(ids(&cut.apply(fused.clone(), old)), [2, 3], "the threshold is for the faded score");
@@ -216,8 +269,9 @@ mod tests {
         assert_eq!(Fade::new(0.1, f64::INFINITY), Err(BadFade::HalfLife));
     }
 
-    fn legs() -> impl Strategy<Value = Vec<Option<Vec<u8>>>> {
-        proptest::collection::vec(proptest::option::weighted(0.8, proptest::collection::vec(0_u8..12, 0..10)), 0..6)
+    fn legs() -> impl Strategy<Value = Vec<Leg<u8>>> {
+        let found = proptest::option::weighted(0.8, proptest::collection::vec(0_u8..12, 0..10));
+        proptest::collection::vec((found, any::<bool>()).prop_map(|(found, is_weak)| Leg { found, is_weak }), 0..6)
     }
 
     proptest! {
@@ -240,7 +294,7 @@ mod tests {
             for pair in fused.windows(2) {
                 prop_assert!(pair[0].score.total_cmp(&pair[1].score).reverse().then(pair[0].id.cmp(&pair[1].id)).is_lt());
             }
-            let mut found: Vec<u8> = legs.iter().flatten().flatten().copied().collect();
+            let mut found: Vec<u8> = legs.iter().filter_map(|leg| leg.found.clone()).flatten().collect();
             found.sort_unstable();
             found.dedup();
             let mut given = ids(&fused);
@@ -252,9 +306,9 @@ mod tests {
         #[test]
         fn a_better_rank_is_no_worse_score(mut legs in legs(), leg: usize, place: usize) {
             let before = fuse(&legs);
-            let answered: Vec<usize> = (0..legs.len()).filter(|leg| legs[*leg].as_ref().is_some_and(|found| found.len() > 1)).collect();
+            let answered: Vec<usize> = (0..legs.len()).filter(|leg| legs[*leg].found.as_ref().is_some_and(|found| found.len() > 1)).collect();
             prop_assume!(!answered.is_empty());
-            let found = legs[answered[leg % answered.len()]].as_mut().unwrap();
+            let found = legs[answered[leg % answered.len()]].found.as_mut().unwrap();
             let place = 1 + place % (found.len() - 1);
             let (up, down) = (found[place], found[place - 1]);
             found.swap(place, place - 1);

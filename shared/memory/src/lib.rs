@@ -10,6 +10,7 @@ pub mod hash;
 pub mod html;
 mod kind;
 pub mod near;
+pub mod pdf;
 pub mod split;
 
 pub use citation::Citation;

@@ -20,6 +20,7 @@ use astra_quota::plan::Short;
 use astra_quota::view::{self, Counts};
 use astra_quota::words::{Begin, Begun, Extend, Finished, Record, Stop};
 use astra_quota::{AdmitError, Answer, Ask, Hold, QuotaView, Recent, Span, Stand, plan};
+use astra_store::words::Opening;
 use astra_store::{Database, Kind, Operator, StoreError, Tenant, tenant_statement};
 use rows::{
     Alive, At, Dead, Expired, Finish, Grow, Growing, Of, Read, Reconciled, Saved, Standings, Status, StatusNow, Take, TakeOutcome, ToGrow,
@@ -128,6 +129,7 @@ impl<'a, D: Database> RowsCounter<'a, D> {
         let answer = match ask {
             Ask::Begin(begin) => self.begin(begin, now).await,
             Ask::Recall(recall) => self.tenant().recall_for_turn(recall).await.map(Answer::Recalled),
+            Ask::Index { lost } => self.tenant().open_words(Opening::for_turn(*lost)).await.map(|_| Answer::Indexing),
             Ask::Extend(extend) => self.extend(extend, now).await,
             Ask::Finish(record) => self.finish(record, now).await,
             Ask::Stop(stop) => self.stop(stop).await,

@@ -9,6 +9,7 @@ use astra_kernel::money::is_zero;
 use astra_kernel::{AgentId, MoneyError, NanoUsd, Price, SessionId, Timestamp, Tokens, TurnId, Usage, UsageSource, WorkspaceId};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use uuid::Uuid;
 
 /// The Durable Object namespace's binding name.
 pub const BINDING: &str = "QUOTA";
@@ -33,8 +34,13 @@ pub struct Envelope<W, A> {
 pub enum Ask {
     /// Read a turn's context and hold its budget.
     Begin(Box<Begin>),
-    /// Read once more what memory gives to a turn that has begun, by vectors of the workspace's own embedder.
+    /// Read once more what memory gives to a turn that has begun: by vectors of the workspace's own embedder, by what an index of words has named.
     Recall(Box<Recall>),
+    /// The workspace's words are to be in an index from now on; or that index is lost, and is to be made again.
+    Index {
+        /// Whether it is lost.
+        lost: bool,
+    },
     /// A turn is alive and has produced so much; grow its hold if asked to.
     Extend(Extend),
     /// Save a turn that has ended and settle its hold.
@@ -59,6 +65,7 @@ impl Ask {
         match self {
             Self::Begin(_) => "begin",
             Self::Recall(_) => "recall",
+            Self::Index { .. } => "index",
             Self::Extend(_) => "extend",
             Self::Finish(_) => "finish",
             Self::Stop(_) => "stop",
@@ -107,6 +114,9 @@ pub struct Begin {
     pub history_limit: u32,
     /// How long a hold lives without a sign of life, in milliseconds.
     pub lease_millis: i64,
+    /// Whether to say if the workspace's words are in an index of another server's.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub asks_index: bool,
     /// Another workspace's turn, which this one pays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guest: Option<Visit>,
@@ -149,6 +159,11 @@ pub enum UseKind {
     Extraction,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's form")]
+fn is_false(is: &bool) -> bool {
+    !is
+}
+
 impl Begin {
     /// The argument of the SQL function `turn_begin`.
     ///
@@ -174,10 +189,16 @@ pub struct Recall {
     pub subject: String,
     /// Their words.
     pub message: String,
-    /// The same as a vector, in pgvector's text form.
-    pub embedding: String,
-    /// By which of the workspace's embedders.
-    pub generation: i32,
+    /// The same as a vector, in pgvector's text form; none: only its words are looked for.
+    pub embedding: Option<String>,
+    /// By which of the workspace's embedders; none: the local one.
+    pub generation: Option<i32>,
+    /// What an index says has the message's words, best first; none: Postgres looks for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub said: Option<Vec<Uuid>>,
+    /// Those of them that have half of the words, as the index says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sure: Vec<Uuid>,
     /// How many memories at most.
     pub top_k: u32,
 }
@@ -322,6 +343,8 @@ pub enum Answer {
     Denied(Box<RawValue>),
     /// `turn_recall`'s document: memories, or null where the workspace's embedder is another by now.
     Recalled(Box<RawValue>),
+    /// The workspace's words will be in an index.
+    Indexing,
     /// A turn with the same idempotency key and body is running.
     Running(TurnId),
     /// The idempotency key is a running turn's with another body.
@@ -358,6 +381,7 @@ impl Answer {
             Self::Refused(_) => "refused",
             Self::Denied(_) => "denied",
             Self::Recalled(_) => "recalled",
+            Self::Indexing => "indexing",
             Self::Running(_) => "running",
             Self::KeyReused => "key_reused",
             Self::Extended(_) => "extended",

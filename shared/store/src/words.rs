@@ -21,6 +21,13 @@ pub enum Opening<'a> {
     },
 }
 
+impl Opening<'_> {
+    /// As a turn has found it: there is none, or it is lost.
+    pub fn for_turn(lost: bool) -> Self {
+        if lost { Self::Lost } else { Self::IfThereIsNone }
+    }
+}
+
 /// Whether a workspace has an index from now on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]

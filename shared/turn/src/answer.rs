@@ -45,7 +45,8 @@ pub struct TurnAnswer {
     /// `GET /workspaces/{workspaceId}/receipts` has it then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub receipt: Option<String>,
-    /// The searches of the memory that were left out: `vector`, where the message could not be embedded as the memory is. Then only its words were looked for.
+    /// The searches of the memory that did not do as they should: `vector`, where the message could not be embedded as the memory is, so that only its words were looked for; `keyword`,
+    /// where the deployment's index of words gave no answer, so that Postgres looked for them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<String>,
 }

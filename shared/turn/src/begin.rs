@@ -8,7 +8,7 @@ use crate::context::{Context, Denial, Referral};
 use crate::finish::{self, End, Payer};
 use crate::hold::TurnHold;
 use crate::meter::Meter;
-use crate::recall::{by_meaning, put_back};
+use crate::recall::{Words, once_more, put_back};
 use crate::{Running, TurnSettings, prompt};
 use astra_host::stream::TurnHost;
 use astra_host::{Call, Failure, provider};
@@ -70,7 +70,8 @@ pub async fn begin<H: TurnHost>(call: &Call<H>, workspace: &WorkspaceId, ask: Tu
     let started = host.now();
     let turn_id = TurnId(host.new_id());
     let embedding = embed::to_pgvector(&embed::local_embedding(&ask.message));
-    let words = Ask::Begin(Box::new(Begin {
+    let mut words = settings.typesense.clone().map(|typesense| Words::look_for(host, typesense, workspace, &ask.subject, &ask.message));
+    let begin = Ask::Begin(Box::new(Begin {
         turn_id,
         session_id: ask.session_id,
         new_session_id: SessionId(host.new_id()),
@@ -87,13 +88,14 @@ pub async fn begin<H: TurnHost>(call: &Call<H>, workspace: &WorkspaceId, ask: Tu
         top_k: TOP_K,
         history_limit: HISTORY,
         lease_millis: settings.lease_millis,
+        asks_index: words.is_some(),
         guest: None,
         no_turn: None,
     }));
     // Whether a turn with the same key has ended between the two calls: the workspace has its answer now.
     let asks_again = |document: &RawValue| read::<Denial>(document).is_ok_and(|denial| denial.outcome == "key_taken");
     let (held, referral) = loop {
-        let (answer, referral) = ask_who_pays(host, workspace, &words).await?;
+        let (answer, referral) = Words::meanwhile(words.as_mut(), ask_who_pays(host, workspace, &begin)).await?;
         match answer {
             Answer::Begun(held) => break (held, referral),
             Answer::Denied(denial) if !asks_again(&denial) => return denied(call, workspace, denial.get(), referral.is_some()).await,
@@ -110,13 +112,13 @@ pub async fn begin<H: TurnHost>(call: &Call<H>, workspace: &WorkspaceId, ask: Tu
         }
     };
     call.trace.phase("begin", host.now().0 - started.0);
-    prepare(call, workspace, ask, turn_id, (*held, referral), &settings).await
+    prepare(call, workspace, ask, turn_id, (*held, referral), words, &settings).await
 }
 
 /// Asks the workspace's counter; the granter's, where that one pays. What the receiver gives to the turn comes with the second answer.
-async fn ask_who_pays<H: TurnHost>(host: &H, workspace: &WorkspaceId, words: &Ask) -> Result<(Answer, Option<Referral>), Failure> {
-    let answer = host.ask(workspace, words).await?;
-    let (Answer::Denied(document), Ask::Begin(begin)) = (&answer, words) else { return Ok((answer, None)) };
+async fn ask_who_pays<H: TurnHost>(host: &H, workspace: &WorkspaceId, begin: &Ask) -> Result<(Answer, Option<Referral>), Failure> {
+    let answer = host.ask(workspace, begin).await?;
+    let (Answer::Denied(document), Ask::Begin(begin)) = (&answer, begin) else { return Ok((answer, None)) };
     if read::<Denial>(document)?.outcome != "payer" {
         return Ok((answer, None));
     }
@@ -131,6 +133,7 @@ async fn ask_who_pays<H: TurnHost>(host: &H, workspace: &WorkspaceId, words: &As
         idempotency_key: begin.idempotency_key.as_deref().map(|key| visit.guest().key(key)),
         metadata: None,
         embedding: None,
+        asks_index: false,
         guest: Some(visit),
         ..begin.as_ref().clone()
     };
@@ -149,6 +152,7 @@ async fn prepare<H: TurnHost>(
     mut ask: TurnAsk,
     turn_id: TurnId,
     (begun, referral): (Held, Option<Referral>),
+    words: Option<Words>,
     settings: &TurnSettings,
 ) -> Result<Begun<H>, Failure> {
     let host = &call.host;
@@ -163,14 +167,14 @@ async fn prepare<H: TurnHost>(
     let counter = payer.as_ref().map_or(workspace, |payer| &payer.workspace).clone();
     // A granted agent is its granter's, however it was asked for.
     ask.agent_id = context.agent.id.clone();
-    let by_words = by_meaning(call, workspace, &ask.subject, &ask.message, &mut context).await;
+    let before = once_more(call, workspace, &ask.subject, &ask.message, words, &mut context).await;
     let mut prompt = prompt::build(&context, &ask.subject, &ask.message, begun.max_output);
     let endpoint = provider::endpoint(host, &counter, &context.model, context.secret.as_ref());
     let Held { context: _, started_at, mut input_bound, mut output, max_output, bounded_by_budget, quota } = begun;
     // What is left of another's limits is not told.
     let quota = if payer.is_none() { quota } else { QuotaView::default() };
     let first_bound = input_bound;
-    if let (Ok(larger), Ok(endpoint), Some(by_words)) = (&mut prompt, &endpoint, by_words)
+    if let (Ok(larger), Ok(endpoint), Some(before)) = (&mut prompt, &endpoint, before)
         && prompt_upper_bound(endpoint.provider, larger) > input_bound
     {
         // Nothing that was said is left out for what was found, and no turn is refused for it.
@@ -178,7 +182,7 @@ async fn prepare<H: TurnHost>(
         match grow(host, &counter, turn_id, bound).await {
             Ok((held, most)) if most > 0 => (input_bound, output, larger.max_output_tokens) = (bound, held, most),
             _ => {
-                put_back(&mut context, by_words);
+                put_back(&mut context, before);
                 prompt = prompt::build(&context, &ask.subject, &ask.message, max_output);
             }
         }

@@ -34,12 +34,15 @@ pub struct Context {
     /// What memory gave, best first.
     #[serde(default)]
     pub memories: Vec<Memory>,
-    /// The searches of it that were left out: `vector`, where the message could not be embedded as the memory is.
+    /// The searches of it that were left out: `vector`, where the message could not be embedded as the memory is; `keyword`, where an index did not name what has its words.
     #[serde(default)]
     pub left_out: Vec<String>,
     /// The embedder that its vectors are of, when it was not searched by them yet.
     #[serde(default)]
     pub embedder: Option<Embedder>,
+    /// Whether the memory's words are in an index; none: nobody asked, there is no memory, or the index is being made.
+    #[serde(default)]
+    pub indexed: Option<bool>,
     /// What who asks is in their workspace; none: the operator.
     pub access: Option<Access>,
 }
@@ -175,12 +178,15 @@ pub struct Referral {
     /// What memory gave, best first.
     #[serde(default)]
     pub memories: Vec<Memory>,
-    /// The searches of it that were left out: `vector`, where the message could not be embedded as the memory is.
+    /// The searches of it that were left out: `vector`, where the message could not be embedded as the memory is; `keyword`, where an index did not name what has its words.
     #[serde(default)]
     pub left_out: Vec<String>,
     /// The embedder that its vectors are of, when it was not searched by them yet.
     #[serde(default)]
     pub embedder: Option<Embedder>,
+    /// Whether the memory's words are in an index; none: nobody asked, there is no memory, or the index is being made.
+    #[serde(default)]
+    pub indexed: Option<bool>,
     /// What who asks is in their workspace; none: the operator.
     pub access: Option<Access>,
 }
@@ -199,9 +205,9 @@ impl Referral {
 
     /// The granter's document, with what is the receiver's.
     pub fn complete(self, context: Context) -> Context {
-        let Self { agent_id, session_id, new_session, history, memories, left_out, embedder, access, .. } = self;
+        let Self { agent_id, session_id, new_session, history, memories, left_out, embedder, indexed, access, .. } = self;
         let agent = Agent { id: agent_id, ..context.agent };
-        Context { agent, session_id, new_session, history, memories, left_out, embedder, access, ..context }
+        Context { agent, session_id, new_session, history, memories, left_out, embedder, indexed, access, ..context }
     }
 }
 

@@ -3,6 +3,7 @@
 use astra_host::{Shared, provider};
 use astra_kernel::ConfigError;
 use astra_quota::words::ModelRef;
+use astra_typesense::Searches;
 
 /// Configuration of turns.
 #[derive(Debug, Clone)]
@@ -15,6 +16,8 @@ pub struct TurnSettings {
     pub default_model: Option<ModelRef>,
     /// Providers for which the deployment has a key: `OPENAI_API_KEY`, `ANTHROPIC_API_KEY`.
     pub host_providers: Vec<String>,
+    /// `TYPESENSE_URL`, `TYPESENSE_SEARCH_KEY`, `TYPESENSE_PREFIX`: where words are looked for, if the deployment has a Typesense.
+    pub typesense: Option<Searches>,
 }
 
 impl TurnSettings {
@@ -29,6 +32,7 @@ impl TurnSettings {
             lease_millis: seconds(shared, "HOLD_LEASE_SECONDS", 30, 3, 600)? * 1000,
             default_model: provider::default_model(shared)?,
             host_providers: provider::host_providers(shared),
+            typesense: Searches::read(|name| shared.setting(name))?,
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::keys::workspace_name;
 use crate::requests::{Entry, Source, words};
-use crate::{Filter, Typesense};
+use crate::{Filter, Searches, Typesense};
 use astra_kernel::{WorkspaceId, json};
 use astra_models::{ByteStream as _, Http, HttpError};
 use bytes::Bytes;
@@ -49,6 +49,65 @@ pub enum Outcome {
     Unknown,
 }
 
+/// Sends a request and reads its answer.
+async fn call<H: Http>(http: &H, request: Request<Bytes>, millis: u32) -> Result<(StatusCode, String), IndexError> {
+    let answer = async {
+        let response = http.send(request).await.map_err(|error| match error {
+            HttpError::Unreachable | HttpError::Broken => IndexError::Away,
+        })?;
+        let status = response.status();
+        let mut body = response.into_body();
+        let mut bytes = Vec::new();
+        while let Some(piece) = body.next().await {
+            let piece = piece.map_err(|_| IndexError::Away)?;
+            if bytes.len() + piece.len() > ANSWER {
+                return Err(IndexError::Garbage);
+            }
+            bytes.extend_from_slice(&piece);
+        }
+        String::from_utf8(bytes).map(|text| (status, text)).map_err(|_| IndexError::Garbage)
+    };
+    match select(pin!(answer), pin!(http.sleep(millis))).await {
+        Either::Left((answer, _)) => answer,
+        Either::Right(((), _)) => Err(IndexError::Late),
+    }
+}
+
+/// What was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Named {
+    /// Its id.
+    pub id: Uuid,
+    /// Whether it has half of the query's words, those counted that are spelt a little otherwise. Not known where the answer does not say how many it has.
+    pub has_half: bool,
+}
+
+/// What has a query's words, best first, of what somebody of a workspace may find; `limit` at most. A query without words finds nothing.
+///
+/// # Errors
+/// [`IndexError`].
+pub async fn search<H: Http>(
+    http: &H,
+    searches: &Searches,
+    (workspace, subject): (&WorkspaceId, &str),
+    source: Option<Source>,
+    query: &str,
+    limit: u32,
+    millis: u32,
+) -> Result<Vec<Named>, IndexError> {
+    let words = words(query);
+    if words.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (status, text) = call(http, searches.search(workspace, subject, source, &words, limit, millis), millis).await?;
+    if !status.is_success() {
+        return Err(refused(status));
+    }
+    let mut named = hits(&text, words.split(' ').count())?;
+    named.truncate(limit as usize);
+    Ok(named)
+}
+
 /// A deployment's Typesense, over a host's HTTP.
 #[derive(Debug, Clone, Copy)]
 pub struct Client<'a, H> {
@@ -62,32 +121,9 @@ impl<'a, H: Http> Client<'a, H> {
         Self { http, typesense }
     }
 
-    async fn call(&self, request: Request<Bytes>, millis: u32) -> Result<(StatusCode, String), IndexError> {
-        let answer = async {
-            let response = self.http.send(request).await.map_err(|error| match error {
-                HttpError::Unreachable | HttpError::Broken => IndexError::Away,
-            })?;
-            let status = response.status();
-            let mut body = response.into_body();
-            let mut bytes = Vec::new();
-            while let Some(piece) = body.next().await {
-                let piece = piece.map_err(|_| IndexError::Away)?;
-                if bytes.len() + piece.len() > ANSWER {
-                    return Err(IndexError::Garbage);
-                }
-                bytes.extend_from_slice(&piece);
-            }
-            String::from_utf8(bytes).map(|text| (status, text)).map_err(|_| IndexError::Garbage)
-        };
-        match select(pin!(answer), pin!(self.http.sleep(millis))).await {
-            Either::Left((answer, _)) => answer,
-            Either::Right(((), _)) => Err(IndexError::Late),
-        }
-    }
-
     /// A call that is done when it is answered with success, or when what it would bring about is so already.
     async fn done(&self, request: Request<Bytes>, already: StatusCode) -> Result<(), IndexError> {
-        let (status, _) = self.call(request, WRITE_MILLIS).await?;
+        let (status, _) = call(self.http, request, WRITE_MILLIS).await?;
         if status.is_success() || status == already { Ok(()) } else { Err(refused(status)) }
     }
 
@@ -104,7 +140,7 @@ impl<'a, H: Http> Client<'a, H> {
     /// # Errors
     /// [`IndexError`].
     pub async fn show(&self, workspace: &WorkspaceId, collection: &str) -> Result<(), IndexError> {
-        self.done(self.typesense.put_alias(&self.typesense.alias(workspace), collection), StatusCode::OK).await
+        self.done(self.typesense.put_alias(&self.typesense.searches.alias(workspace), collection), StatusCode::OK).await
     }
 
     /// Removes a workspace's alias.
@@ -112,7 +148,7 @@ impl<'a, H: Http> Client<'a, H> {
     /// # Errors
     /// [`IndexError`].
     pub async fn hide(&self, workspace: &WorkspaceId) -> Result<(), IndexError> {
-        self.done(self.typesense.delete_alias(&self.typesense.alias(workspace)), StatusCode::NOT_FOUND).await
+        self.done(self.typesense.delete_alias(&self.typesense.searches.alias(workspace)), StatusCode::NOT_FOUND).await
     }
 
     /// Removes all of a workspace's from a collection, and the collection where it is the workspace's own.
@@ -143,33 +179,11 @@ impl<'a, H: Http> Client<'a, H> {
         if entries.is_empty() {
             return Ok(Vec::new());
         }
-        let (status, text) = self.call(self.typesense.import(collection, workspace, entries), WRITE_MILLIS).await?;
+        let (status, text) = call(self.http, self.typesense.import(collection, workspace, entries), WRITE_MILLIS).await?;
         if !status.is_success() {
             return Err(refused(status));
         }
         Ok(outcomes(&text, entries.len()))
-    }
-
-    /// The ids of what has a query's words, best first, of what somebody of a workspace may find. A query without words finds nothing.
-    ///
-    /// # Errors
-    /// [`IndexError`].
-    pub async fn search(
-        &self,
-        workspace: &WorkspaceId,
-        subject: &str,
-        source: Source,
-        query: &str,
-        limit: u32,
-        millis: u32,
-    ) -> Result<Vec<Uuid>, IndexError> {
-        let words = words(query);
-        if words.is_empty() {
-            return Ok(Vec::new());
-        }
-        let request = self.typesense.search(workspace, subject, source, &words, limit, millis);
-        let (status, text) = self.call(request, millis).await?;
-        if status.is_success() { hits(&text) } else { Err(refused(status)) }
     }
 
     /// The name of a workspace in the index; for whoever looks there by hand.
@@ -197,7 +211,7 @@ fn outcomes(text: &str, count: usize) -> Vec<Outcome> {
     (0..count).map(|_| outcome(lines.next())).collect()
 }
 
-fn hits(text: &str) -> Result<Vec<Uuid>, IndexError> {
+fn hits(text: &str, words: usize) -> Result<Vec<Named>, IndexError> {
     #[derive(Deserialize)]
     struct Answer {
         results: Vec<Found>,
@@ -209,15 +223,26 @@ fn hits(text: &str) -> Result<Vec<Uuid>, IndexError> {
     }
     #[derive(Deserialize)]
     struct Hit {
-        document: Named,
+        document: Id,
+        text_match_info: Option<Matched>,
     }
     #[derive(Deserialize)]
-    struct Named {
+    struct Id {
         id: Uuid,
+    }
+    #[derive(Deserialize)]
+    struct Matched {
+        tokens_matched: Option<usize>,
     }
     let Answer { results } = json::from_str(text).map_err(|_| IndexError::Garbage)?;
     match results.into_iter().next() {
-        Some(Found { code: None, hits: Some(hits) }) => Ok(hits.into_iter().map(|hit| hit.document.id).collect()),
+        Some(Found { code: None, hits: Some(hits) }) => Ok(hits
+            .into_iter()
+            .map(|Hit { document, text_match_info }| {
+                let has = text_match_info.and_then(|info| info.tokens_matched).unwrap_or_default();
+                Named { id: document.id, has_half: 2 * has >= words }
+            })
+            .collect()),
         Some(Found { code: Some(code), .. }) => Err(StatusCode::from_u16(code).map_or(IndexError::Garbage, refused)),
         _ => Err(IndexError::Garbage),
     }
@@ -242,13 +267,16 @@ mod tests {
     fn hits_are_ids_in_their_order() {
         let (a, b) = (Uuid::from_u128(1), Uuid::from_u128(2));
         let answer = format!(
-            r#"{{"results":[{{"found":2,"hits":[{{"document":{{"id":"{b}"}},"text_match":9}},{{"document":{{"id":"{a}"}}}}],"page":1}}]}}"#
+            r#"{{"results":[{{"found":3,"hits":[{{"document":{{"id":"{b}"}},"text_match_info":{{"tokens_matched":2,"score":"9"}}}},
+                {{"document":{{"id":"{a}"}},"text_match_info":{{"tokens_matched":1}}}},{{"document":{{"id":"{a}"}},"text_match":9}}],"page":1}}]}}"#
         );
-        assert_eq!(hits(&answer), Ok(vec![b, a]));
-        assert_eq!(hits(r#"{"results":[{"code":404,"error":"Not found."}]}"#), Err(IndexError::Missing));
-        assert_eq!(hits(r#"{"results":[{"code":400,"error":"x"}]}"#), Err(IndexError::Status(400)));
+        let named = |id, has_half| Named { id, has_half };
+        assert_eq!(hits(&answer, 3), Ok(vec![named(b, true), named(a, false), named(a, false)]));
+        assert_eq!(hits(&answer, 2).map(|named| named[1].has_half), Ok(true));
+        assert_eq!(hits(r#"{"results":[{"code":404,"error":"Not found."}]}"#, 1), Err(IndexError::Missing));
+        assert_eq!(hits(r#"{"results":[{"code":400,"error":"x"}]}"#, 1), Err(IndexError::Status(400)));
         for garbage in ["", "{}", r#"{"results":[]}"#, r#"{"results":[{}]}"#, r#"{"results":[{"hits":[{"document":{"id":"plum"}}]}]}"#] {
-            assert_eq!(hits(garbage), Err(IndexError::Garbage), "{garbage}");
+            assert_eq!(hits(garbage, 1), Err(IndexError::Garbage), "{garbage}");
         }
     }
 }

@@ -16,8 +16,8 @@ pub mod layout;
 pub mod requests;
 pub mod settings;
 
-pub use client::{Client, IndexError, Outcome};
+pub use client::{Client, IndexError, Named, Outcome, search};
 pub use filter::Filter;
 pub use layout::Layout;
 pub use requests::{Entry, Source};
-pub use settings::Typesense;
+pub use settings::{Searches, Typesense};

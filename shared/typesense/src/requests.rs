@@ -1,7 +1,7 @@
 //! What is sent: one function for each call (<https://typesense.org/docs/30.0/api/>). tests/typesense compares them with what Typesense's own clients send.
 
 use crate::keys::{bound_to, owner_name, scoped_key, workspace_name};
-use crate::{Filter, Typesense};
+use crate::{Filter, Searches, Typesense};
 use astra_kernel::WorkspaceId;
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue};
@@ -91,7 +91,7 @@ fn encoded(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
-impl Typesense {
+impl Searches {
     /// Never logged: its key is a secret, and its body has texts.
     fn request(&self, method: Method, path: &str, key: &str, content_type: Option<&'static str>, body: impl Into<Bytes>) -> Request<Bytes> {
         let mut request = Request::new(body.into());
@@ -115,57 +115,16 @@ impl Typesense {
         self.request(method, path, key, Some("application/json"), serde_json::to_vec(body).unwrap_or_default())
     }
 
-    /// Makes a collection.
-    pub fn create_collection(&self, name: &str) -> Request<Bytes> {
-        #[derive(Serialize)]
-        struct Schema<'a> {
-            name: &'a str,
-            fields: [Field; 7],
-        }
-        self.json(Method::POST, "/collections", self.key.expose_secret(), &Schema { name, fields: FIELDS })
-    }
-
-    /// Removes a collection with all that is in it.
-    pub fn drop_collection(&self, name: &str) -> Request<Bytes> {
-        self.request(Method::DELETE, &format!("/collections/{}", encoded(name)), self.key.expose_secret(), None, Bytes::new())
-    }
-
-    /// Has an alias show a collection from now on.
-    pub fn put_alias(&self, alias: &str, collection: &str) -> Request<Bytes> {
-        #[derive(Serialize)]
-        struct Shown<'a> {
-            collection_name: &'a str,
-        }
-        let shown = Shown { collection_name: collection };
-        self.json(Method::PUT, &format!("/aliases/{}", encoded(alias)), self.key.expose_secret(), &shown)
-    }
-
-    /// Removes an alias.
-    pub fn delete_alias(&self, alias: &str) -> Request<Bytes> {
-        self.request(Method::DELETE, &format!("/aliases/{}", encoded(alias)), self.key.expose_secret(), None, Bytes::new())
-    }
-
-    /// Writes a workspace's documents; those that are there are replaced. One JSON document a line.
-    pub fn import(&self, collection: &str, workspace: &WorkspaceId, entries: &[Entry<'_>]) -> Request<Bytes> {
-        let name = workspace_name(workspace);
-        let lines = entries.iter().filter_map(|entry| {
-            let Entry { id, user, document, heading, content, epoch } = *entry;
-            let source = if document.is_some() { Source::Document } else { Source::Memory }.as_str();
-            let document = document.map_or_else(|| "none".to_owned(), |id| id.simple().to_string());
-            serde_json::to_string(&Line { id, workspace: &name, owner: owner_name(user), source, document, epoch, heading, content }).ok()
-        });
-        let path = format!("/collections/{}/documents/import?action=upsert", encoded(collection));
-        self.request(Method::POST, &path, self.key.expose_secret(), Some("application/octet-stream"), lines.collect::<Vec<_>>().join("\n"))
-    }
-
-    /// Removes documents.
-    pub fn delete(&self, collection: &str, filter: &Filter) -> Request<Bytes> {
-        let path = format!("/collections/{}/documents?filter_by={}", encoded(collection), encoded(filter.as_str()));
-        self.request(Method::DELETE, &path, self.key.expose_secret(), None, Bytes::new())
-    }
-
-    /// Looks for words among what somebody of a workspace may find. The text is in the body, so that no log of addresses has it.
-    pub fn search(&self, workspace: &WorkspaceId, subject: &str, source: Source, words: &str, limit: u32, millis: u32) -> Request<Bytes> {
+    /// Looks for words among what somebody of a workspace may find, in one of the two sources or in both. The text is in the body, so that no log of addresses has it.
+    pub fn search(
+        &self,
+        workspace: &WorkspaceId,
+        subject: &str,
+        source: Option<Source>,
+        words: &str,
+        limit: u32,
+        millis: u32,
+    ) -> Request<Bytes> {
         #[derive(Serialize)]
         struct Searches<'a> {
             searches: [Asked<'a>; 1],
@@ -175,7 +134,7 @@ impl Typesense {
             collection: String,
             q: &'a str,
             query_by: &'static str,
-            filter_by: String,
+            filter_by: &'static str,
             include_fields: &'static str,
             per_page: u32,
             /// A word is a whole word.
@@ -188,7 +147,11 @@ impl Typesense {
             collection: self.alias(workspace),
             q: words,
             query_by: "heading,content",
-            filter_by: format!("source:={}", source.as_str()),
+            filter_by: match source {
+                Some(Source::Memory) => "source:=memory",
+                Some(Source::Document) => "source:=document",
+                None => "source:=[memory,document]",
+            },
             include_fields: "id",
             per_page: limit,
             prefix: "false",
@@ -197,6 +160,63 @@ impl Typesense {
         };
         let key = scoped_key(self.search_key.expose_secret(), &bound_to(workspace, subject));
         self.json(Method::POST, "/multi_search", &key, &Searches { searches: [search] })
+    }
+}
+
+impl Typesense {
+    /// Makes a collection.
+    pub fn create_collection(&self, name: &str) -> Request<Bytes> {
+        #[derive(Serialize)]
+        struct Schema<'a> {
+            name: &'a str,
+            fields: [Field; 7],
+        }
+        self.searches.json(Method::POST, "/collections", self.key.expose_secret(), &Schema { name, fields: FIELDS })
+    }
+
+    /// Removes a collection with all that is in it.
+    pub fn drop_collection(&self, name: &str) -> Request<Bytes> {
+        self.searches.request(Method::DELETE, &format!("/collections/{}", encoded(name)), self.key.expose_secret(), None, Bytes::new())
+    }
+
+    /// Has an alias show a collection from now on.
+    pub fn put_alias(&self, alias: &str, collection: &str) -> Request<Bytes> {
+        #[derive(Serialize)]
+        struct Shown<'a> {
+            collection_name: &'a str,
+        }
+        let shown = Shown { collection_name: collection };
+        self.searches.json(Method::PUT, &format!("/aliases/{}", encoded(alias)), self.key.expose_secret(), &shown)
+    }
+
+    /// Removes an alias.
+    pub fn delete_alias(&self, alias: &str) -> Request<Bytes> {
+        self.searches.request(Method::DELETE, &format!("/aliases/{}", encoded(alias)), self.key.expose_secret(), None, Bytes::new())
+    }
+
+    /// Writes a workspace's documents; those that are there are replaced. One JSON document a line.
+    pub fn import(&self, collection: &str, workspace: &WorkspaceId, entries: &[Entry<'_>]) -> Request<Bytes> {
+        let name = workspace_name(workspace);
+        let lines = entries.iter().filter_map(|entry| {
+            let Entry { id, user, document, heading, content, epoch } = *entry;
+            let source = if document.is_some() { Source::Document } else { Source::Memory }.as_str();
+            let document = document.map_or_else(|| "none".to_owned(), |id| id.simple().to_string());
+            serde_json::to_string(&Line { id, workspace: &name, owner: owner_name(user), source, document, epoch, heading, content }).ok()
+        });
+        let path = format!("/collections/{}/documents/import?action=upsert", encoded(collection));
+        self.searches.request(
+            Method::POST,
+            &path,
+            self.key.expose_secret(),
+            Some("application/octet-stream"),
+            lines.collect::<Vec<_>>().join("\n"),
+        )
+    }
+
+    /// Removes documents.
+    pub fn delete(&self, collection: &str, filter: &Filter) -> Request<Bytes> {
+        let path = format!("/collections/{}/documents?filter_by={}", encoded(collection), encoded(filter.as_str()));
+        self.searches.request(Method::DELETE, &path, self.key.expose_secret(), None, Bytes::new())
     }
 }
 
@@ -223,7 +243,7 @@ mod tests {
             }.to_owned());
             let typesense = Typesense::read(get).unwrap().unwrap();
             let workspace = "acme".to_owned().try_into().unwrap();
-            let request = typesense.search(&workspace, &subject, Source::Memory, &words(&query), 50, 500);
+            let request = typesense.searches().search(&workspace, &subject, Some(Source::Memory), &words(&query), 50, 500);
             let body: serde_json::Value = serde_json::from_slice(request.body()).unwrap();
             prop_assert_eq!(body["searches"].as_array().map(Vec::len), Some(1));
             let search = &body["searches"][0];

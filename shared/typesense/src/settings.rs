@@ -5,25 +5,39 @@
 //! - `TYPESENSE_SEARCH_KEY`: a key that may search (`documents:search`) and nothing else. Secret: keys for each search are derived from it.
 //! - `TYPESENSE_COLLECTIONS`: `per-workspace` (unless set) or `shared:N`.
 //! - `TYPESENSE_PREFIX`: what names of collections and aliases begin with, 1 to 32 of `a-z`, `0-9`, `-`; `astra` unless set. Deployments that share a Typesense have each their own.
+//!
+//! Who searches and writes nothing ([`Searches`]) needs the address, the search key and the prefix.
 
 use crate::layout::{self, Layout};
 use astra_kernel::{ConfigError, WorkspaceId};
 use secrecy::SecretString;
 
-/// A Typesense. Its `Debug` shows no key and no address.
+/// A Typesense, as far as one searches in it. Its `Debug` shows no key and no address.
+#[derive(Clone)]
+pub struct Searches {
+    pub(crate) url: String,
+    pub(crate) search_key: SecretString,
+    prefix: String,
+}
+
+/// A Typesense that is written to. Its `Debug` shows no key and no address.
 #[derive(Clone)]
 pub struct Typesense {
-    pub(crate) url: String,
+    pub(crate) searches: Searches,
     pub(crate) key: SecretString,
-    pub(crate) search_key: SecretString,
     layout: Layout,
-    prefix: String,
+}
+
+impl std::fmt::Debug for Searches {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Searches").field("prefix", &self.prefix).finish_non_exhaustive()
+    }
 }
 
 impl std::fmt::Debug for Typesense {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { url: _, key: _, search_key: _, layout, prefix } = self;
-        f.debug_struct("Typesense").field("layout", layout).field("prefix", prefix).finish_non_exhaustive()
+        let Self { searches, key: _, layout } = self;
+        f.debug_struct("Typesense").field("layout", layout).field("searches", searches).finish_non_exhaustive()
     }
 }
 
@@ -31,7 +45,13 @@ fn malformed(name: &'static str, says: &str) -> ConfigError {
     ConfigError::Malformed(name, says.to_owned())
 }
 
-impl Typesense {
+fn key(get: impl Fn(&str) -> Option<String>, name: &'static str, purpose: &'static str) -> Result<SecretString, ConfigError> {
+    let key = get(name).ok_or(ConfigError::Missing(name, purpose))?;
+    let fits = key.len() >= 4 && key.bytes().all(|byte| byte.is_ascii_graphic());
+    if fits { Ok(SecretString::from(key)) } else { Err(malformed(name, "it is a key of Typesense's: visible ASCII characters")) }
+}
+
+impl Searches {
     /// Reads them; `None` without `TYPESENSE_URL`. An empty variable counts as not set.
     ///
     /// # Errors
@@ -45,33 +65,42 @@ impl Typesense {
         if !(scheme == "https" || scheme == "http" && is_plain_allowed) || host.is_empty() || rest.contains(['?', '#', '@', ' ']) {
             return Err(malformed("TYPESENSE_URL", "it is https://host[:port], without a query or a password"));
         }
-        let key = |name: &'static str, purpose: &'static str| {
-            let key = get(name).ok_or(ConfigError::Missing(name, purpose))?;
-            let fits = key.len() >= 4 && key.bytes().all(|byte| byte.is_ascii_graphic());
-            if fits { Ok(SecretString::from(key)) } else { Err(malformed(name, "it is a key of Typesense's: visible ASCII characters")) }
-        };
         let prefix = get("TYPESENSE_PREFIX").unwrap_or_else(|| "astra".to_owned());
         if !(1..=32).contains(&prefix.len()) || !prefix.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
             return Err(malformed("TYPESENSE_PREFIX", "it is 1 to 32 of a-z, 0-9 and '-'"));
         }
-        let layout = get("TYPESENSE_COLLECTIONS").map_or(Ok(Layout::PerWorkspace), |text| text.parse());
-        Ok(Some(Self {
-            key: key("TYPESENSE_API_KEY", "the key that writes to the Typesense of TYPESENSE_URL")?,
-            search_key: key("TYPESENSE_SEARCH_KEY", "a search-only key of the Typesense of TYPESENSE_URL")?,
-            layout: layout.map_err(|error: layout::NoLayout| malformed("TYPESENSE_COLLECTIONS", &error.to_string()))?,
-            prefix,
-            url,
-        }))
+        Ok(Some(Self { search_key: key(get, "TYPESENSE_SEARCH_KEY", "a search-only key of the Typesense of TYPESENSE_URL")?, prefix, url }))
     }
 
     /// The name by which a workspace is searched.
     pub fn alias(&self, workspace: &WorkspaceId) -> String {
         layout::alias(&self.prefix, workspace)
     }
+}
+
+impl Typesense {
+    /// Reads them; `None` without `TYPESENSE_URL`. An empty variable counts as not set.
+    ///
+    /// # Errors
+    /// Names the variable that is missing or malformed, never its value.
+    pub fn read(get: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, ConfigError> {
+        let Some(searches) = Searches::read(&get)? else { return Ok(None) };
+        let layout = get("TYPESENSE_COLLECTIONS").map_or(Ok(Layout::PerWorkspace), |text| text.parse());
+        Ok(Some(Self {
+            searches,
+            key: key(&get, "TYPESENSE_API_KEY", "the key that writes to the Typesense of TYPESENSE_URL")?,
+            layout: layout.map_err(|error: layout::NoLayout| malformed("TYPESENSE_COLLECTIONS", &error.to_string()))?,
+        }))
+    }
+
+    /// Where it is searched.
+    pub fn searches(&self) -> &Searches {
+        &self.searches
+    }
 
     /// Where a workspace's documents belong, in another layout than the deployment's if one is said.
     pub fn collection(&self, workspace: &WorkspaceId, layout: Option<Layout>) -> String {
-        layout::collection(&self.prefix, layout.unwrap_or(self.layout), workspace)
+        layout::collection(&self.searches.prefix, layout.unwrap_or(self.layout), workspace)
     }
 }
 
@@ -97,7 +126,8 @@ mod tests {
         assert!(read(&[("TYPESENSE_URL", "")]).unwrap().is_none());
         let typesense = read(&[]).unwrap().unwrap();
         let acme = "acme".to_owned().try_into().unwrap();
-        assert_eq!((typesense.url.as_str(), typesense.alias(&acme).as_str()), ("https://search.example.com", "astra_acme"));
+        let searches = typesense.searches();
+        assert_eq!((searches.url.as_str(), searches.alias(&acme).as_str()), ("https://search.example.com", "astra_acme"));
         assert_eq!(typesense.collection(&acme, None), "astra_own_acme_v1");
         assert!(!format!("{typesense:?}").contains("hidden") && !format!("{typesense:?}").contains("example"));
         let shared = read(&[("TYPESENSE_COLLECTIONS", "shared:1"), ("TYPESENSE_PREFIX", "eu")]).unwrap().unwrap();

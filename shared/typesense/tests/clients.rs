@@ -33,7 +33,7 @@ fn ours() -> BTreeMap<String, http::Request<Bytes>> {
     };
     let typesense = Typesense::read(get).unwrap().unwrap();
     let workspace: WorkspaceId = text(&inputs, "workspace").to_owned().try_into().unwrap();
-    let (collection, alias) = (typesense.collection(&workspace, None), typesense.alias(&workspace));
+    let (collection, alias) = (typesense.collection(&workspace, None), typesense.searches().alias(&workspace));
     assert_eq!((collection.as_str(), alias.as_str()), (text(&inputs, "collection"), text(&inputs, "alias")));
     let subject = text(&inputs, "subject");
     let id = |n: u128| Uuid::from_u128(0x0199_c0de_0000_7000_8000_0000_0000_0000 + n);
@@ -54,7 +54,7 @@ fn ours() -> BTreeMap<String, http::Request<Bytes>> {
         ("delete1", typesense.delete(&collection, &of().before(3))),
         ("delete2", typesense.delete(&collection, &of().with_ids(&[id(1)]))),
         ("delete3", typesense.delete(&collection, &of().of_documents(&[id(3)]))),
-        ("search", typesense.search(&workspace, subject, Source::Document, &words, 50, 500)),
+        ("search", typesense.searches().search(&workspace, subject, Some(Source::Document), &words, 50, 500)),
     ]
     .map(|(name, request)| (name.to_owned(), request))
     .into()

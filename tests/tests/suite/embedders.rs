@@ -1,7 +1,7 @@
 //! Embedders of providers: a workspace's memory is of one of them, another one takes its place when all is embedded by it, and what each call cost is in the ledger.
 
 use astra_tests::scripted::Act;
-use astra_tests::{Api, Db, Scripted, Workspace, canary, scripted, template, wait, workspace};
+use astra_tests::{Api, Db, Scripted, Typesense, Workspace, canary, scripted, template, wait, workspace};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -222,6 +222,31 @@ async fn a_turn_is_told_what_its_message_means_and_pays_for_that_once() {
     // Whose own it is, is told.
     let answer = anna.post(&ws.path("/turns"), &json!({ "agentId": "assistant", "message": "prunes" })).await.ok(200);
     assert!(says(&answer, "Anna likes every prune."), "{answer}");
+}
+
+#[tokio::test]
+async fn a_turn_is_told_by_meaning_and_by_typesenses_words_at_once() {
+    let Some(typesense) = Typesense::of_stack() else { return };
+    let embedder = Embedder::start().await;
+    let ws = embedded_by(&embedder).await;
+    write(&ws, "Plum cake is on the menu.").await;
+    write(&ws, "Refunds for the train take 30 days.").await;
+    search(&ws, "anything").await;
+    wait::until("the index", PATIENCE, async || {
+        let index = ws.member.get(&ws.path("/memory/status")).await.ok(200)["index"].take();
+        if index["ready"] == true && index["waiting"] == 0 { Ok(()) } else { Err(index) }
+    })
+    .await;
+    let turn = async || ws.member.post(&ws.path("/turns"), &json!({ "agentId": "assistant", "message": "prunes, reffunds" })).await.ok(200);
+    let told = |answer: &Value| (says(answer, "Plum cake"), says(answer, "30 days"), answer["leftOut"].clone());
+    assert_eq!(told(&turn().await), (true, true, Value::Null));
+    typesense.fault("search", &format!("astra_{}", ws.id), 1, json!({ "do": "status", "status": 503 })).await;
+    assert_eq!(told(&turn().await), (true, false, json!(["keyword"])));
+    embedder.fails(true);
+    assert_eq!(told(&turn().await), (false, true, json!(["vector"])));
+    embedder.fails(false);
+    embedder.answers_after(1_500);
+    assert_eq!(told(&turn().await), (false, true, json!(["vector"])));
 }
 
 #[tokio::test]

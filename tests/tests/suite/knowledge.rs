@@ -155,7 +155,8 @@ async fn html_is_read_without_its_scripts_and_a_long_text_is_searched_as_a_whole
 async fn what_is_no_document_is_refused_and_nothing_is_kept() {
     let ws = Workspace::local().await;
     let put = |slug: &str| ws.owner.request(http::Method::PUT, &path(&ws, slug));
-    put("a").body("application/pdf", "%PDF").send().await.problem(415, "unsupported_media_type");
+    put("a").body("application/msword", "a").send().await.problem(415, "unsupported_media_type");
+    put("a").body("application/pdf", "a").send().await.problem(422, "unprocessable");
     put("a").body("text/plain", b"\xff\xfe".to_vec()).send().await.problem(422, "unprocessable");
     put("a").body("text/plain", "a\0b").send().await.problem(422, "unprocessable");
     put("a").body("text/plain", " \n ").send().await.problem(422, "unprocessable");

@@ -30,6 +30,7 @@ mod models;
 mod onboarding;
 mod our_budgets;
 mod payer;
+mod pdfs;
 mod people;
 mod prices;
 mod protocol;

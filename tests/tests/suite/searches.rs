@@ -1,6 +1,7 @@
 //! The search by words: what it finds of rare words is BM25's order; what it leaves out of frequent ones is found where nothing rarer is.
 
 use astra_tests::{Db, Session, Workspace, proof};
+use serde_json::{Value, json};
 
 /// A version with pieces, past the API: `texts` are rows of (n, content), split by nobody.
 async fn pieces(db: &Db, ws: &Workspace, slug: &str, texts: &str) {
@@ -118,4 +119,86 @@ async fn what_others_keep_for_themselves_leaves_no_word_out() {
     // What one of those she may see has is rarer than what ten have, whoever else has it.
     let found = found(&ws, "memories", "crowd,plum", 50).await;
     assert_eq!((found.len(), found[0].as_str()), (11, "crowd of everybody"), "{found:?}");
+}
+
+#[tokio::test]
+async fn the_local_embedders_vectors_add_to_what_the_words_found_and_hardly_reorder_it() {
+    let (ws, other, db) = (Workspace::local().await, Workspace::local().await, Db::connect().await);
+    let query = "the house of plum quagga";
+    let note = async |ws: &Workspace, content: &str| {
+        ws.member.post(&ws.path("/memories"), &json!({ "kind": "note", "content": content })).await.ok(201);
+    };
+    // By meaning the houses come first, by words the plum; an address is one word, so that none of the query's is in it.
+    for content in ["plum", "the house of anna", "the house of ben", "the house of carla", "anna@quagga.example"] {
+        note(&ws, content).await;
+    }
+    let body = json!({ "query": query, "threshold": 0.46 });
+    let found = ws.member.post(&ws.path("/memories/search"), &body).await.ok(200)["data"].take();
+    let found: Vec<(&str, f64)> =
+        found.as_array().unwrap().iter().map(|hit| (hit["content"].as_str().unwrap(), hit["score"].as_f64().unwrap())).collect();
+    let is = |at: usize, content: &str, score: f64| found[at].0 == content && (found[at].1 - score).abs() < 1e-9;
+    assert!(found.len() == 5 && is(0, "plum", (100.0 + 61.0 / 64.0) / 101.0) && found[3].0.starts_with("the house"), "{found:?}");
+    assert!(is(4, "anna@quagga.example", 61.0 / 65.0 / 2.0), "no less than from any other search: {found:?}");
+
+    // In a turn likewise, by the same scores. (The local model names three.)
+    let said = async |message: &str| {
+        let answer = ws.member.post(&ws.path("/turns"), &json!({ "agentId": "assistant", "message": message })).await.ok(200);
+        answer["content"].as_str().unwrap().to_owned()
+    };
+    let told = said(query).await;
+    assert!(told.contains(&format!(r#"memory has: "plum"; "{}""#, found[1].0)), "{told}");
+    assert!(said("quagga").await.contains(r#"memory has: "anna@quagga.example""#));
+    note(&other, query).await;
+    let embedding = db.rows(&format!("SELECT embedding::text AS e FROM \"mem_{}\".memories", other.id), &[]).await[0]["e"].take();
+    let arg = json!({ "subject": "member@test", "message": query, "embedding": embedding, "topK": 5 });
+    let session = Session::of_function("astra_quota").await;
+    let enter = format!("SELECT astra.enter('{}')", proof::of(&ws.id));
+    let told = session.answer(&enter, &format!("SELECT astra.turn_recall('{}', $arg${arg}$arg$)", ws.id)).await.unwrap();
+    let told: Vec<Value> = serde_json::from_str(&told).unwrap();
+    assert_eq!(told.len(), 5);
+    for (told, (content, score)) in told.iter().zip(&found) {
+        assert!(told["content"] == *content && (told["score"].as_f64().unwrap() - score).abs() < 1e-9, "{told} and {content} of {score}");
+    }
+}
+
+#[tokio::test]
+async fn of_what_an_index_names_a_turn_is_told_what_who_asks_may_see() {
+    let (ws, other, db) = (Workspace::local().await, Workspace::local().await, Db::connect().await);
+    let remember = async |ws: &Workspace, content: &str, personal: bool| {
+        let body = json!({ "kind": "note", "content": content, "personal": personal });
+        ws.member.post(&ws.path("/memories"), &body).await.ok(201)["id"].take()
+    };
+    let (all, own) = (remember(&ws, "everybody's", false).await, remember(&ws, "the member's own", true).await);
+    let foreign = remember(&other, "another workspace's", false).await;
+    pieces(&db, &ws, "read", "SELECT 1, 'a piece'").await;
+    pieces(&db, &ws, "half", "SELECT 1, 'half a document'").await;
+    db.run(&format!("UPDATE \"mem_{}\".documents SET is_current = false, status = 'pending' WHERE slug = 'half'", ws.id)).await;
+    let ids =
+        db.rows(&format!("SELECT array_agg(c.id ORDER BY c.content) AS ids FROM \"mem_{}\".chunks c", ws.id), &[]).await[0]["ids"].take();
+    let session = Session::of_function("astra_quota").await;
+    let told = async |subject: &str, more: Value| {
+        let said = json!([ids[1], foreign, own, ids[0], all, own, ids[0]]);
+        let mut arg = json!({ "subject": subject, "message": "xyzzy", "said": said, "topK": 5 });
+        arg.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let enter = format!("SELECT astra.enter('{}')", proof::of(&ws.id));
+        let told = session.answer(&enter, &format!("SELECT astra.turn_recall('{}', $arg${arg}$arg$)", ws.id)).await.unwrap();
+        let told: Option<Vec<Value>> = serde_json::from_str(&told).unwrap();
+        told.map(|told| {
+            told.iter().map(|one| (one["content"].as_str().unwrap().to_owned(), one["score"].as_f64().unwrap())).collect::<Vec<_>>()
+        })
+    };
+    let sure = json!({ "sure": [ids[1], foreign, own, ids[0], all] });
+    let first = |names: &[&str], told: &[(String, f64)]| {
+        assert_eq!(told.len(), names.len(), "{told:?}");
+        for (place, (name, (content, score))) in names.iter().zip(told).enumerate() {
+            assert!(content.ends_with(name), "{told:?}");
+            assert!(place > 0 || (score - 1.0).abs() < 1e-9, "first in the one search that there is: {told:?}");
+        }
+    };
+    first(&["the member's own", "a piece", "everybody's"], &told("member@test", sure.clone()).await.unwrap());
+    let others = told("ben", sure).await.unwrap();
+    assert_eq!(others.iter().map(|(content, _)| content.rsplit("] ").next().unwrap()).collect::<Vec<_>>(), ["a piece", "everybody's"]);
+    // Of what it is not sure of, what has half of the words, or is near: none of these. And a vector is of the embedder in force.
+    assert_eq!(told("member@test", json!({})).await, Some(Vec::new()));
+    assert_eq!(told("member@test", json!({ "embedding": "[1]", "generation": 7 })).await, None);
 }

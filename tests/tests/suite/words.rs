@@ -204,6 +204,105 @@ async fn a_search_goes_on_without_typesense_and_says_so() {
     assert_eq!(search(&ws.member, &ws, "memories", "*").await["legs"], Value::Null);
 }
 
+async fn turn(api: &Api, ws: &Workspace, message: &str) -> Value {
+    api.post(&ws.path("/turns"), &json!({ "agentId": "assistant", "message": message })).await.ok(200)
+}
+
+fn says(answer: &Value, text: &str) -> bool {
+    answer["content"].as_str().unwrap().contains(text)
+}
+
+#[tokio::test]
+async fn a_turn_is_told_what_typesense_names_and_goes_on_without_it() {
+    let Some((ws, typesense)) = indexed().await else { return };
+    upload(&ws, "handbook", "# Refunds\n\nThey take thirty days.\n").await;
+    remember(&ws.member, &ws, "Parcels leave on Tuesdays.", false).await;
+    caught_up(&ws, &typesense).await;
+    let document = ws.owner.get(&ws.path("/documents/handbook")).await.ok(200)["data"][0]["id"].take();
+
+    // Spelt as nobody has written it: no words and no meaning of Postgres' find that.
+    let answer = turn(&ws.member, &ws, "reffunds?").await;
+    assert!(says(&answer, "They take thirty days.") && !says(&answer, "Parcels"), "{answer}");
+    assert_eq!((&answer["citations"][0]["documentId"], &answer["leftOut"]), (&document, &Value::Null));
+    let state = typesense.state().await;
+    let asked = state["searches"].as_array().unwrap().iter().rfind(|one| one["collection"] == format!("astra_{}", ws.id)).unwrap();
+    let filter = asked["filter"].as_str().unwrap();
+    assert!(filter.starts_with(&format!("workspace:={} && owner:=[everybody,", workspace_name(&ws.id))), "{filter}");
+    assert!(filter.ends_with(" && source:=[memory,document]"), "{filter}");
+
+    // Without it the turn is told what Postgres finds, says so, and waits no longer than it may.
+    let alias = format!("astra_{}", ws.id);
+    for what in [
+        json!({ "do": "status", "status": 503 }),
+        json!({ "do": "status", "status": 400 }),
+        json!({ "do": "cut" }),
+        json!({ "do": "hang", "millis": 2500 }),
+    ] {
+        typesense.fault("search", &alias, 2, what.clone()).await;
+        let began = tokio::time::Instant::now();
+        let answer = turn(&ws.member, &ws, "reffunds?").await;
+        assert!(began.elapsed() < Duration::from_millis(2000), "{what}: {:?}", began.elapsed());
+        assert_eq!((says(&answer, "thirty"), &answer["leftOut"], &answer["citations"]), (false, &json!(["keyword"]), &json!([])), "{what}");
+        let answer = turn(&ws.member, &ws, "refunds?").await;
+        assert_eq!((says(&answer, "thirty"), &answer["leftOut"]), (true, &json!(["keyword"])), "{what}");
+    }
+    // An index that knows nothing: Postgres may know better.
+    typesense.fault("search", &alias, 1, json!({ "do": "ids", "ids": [] })).await;
+    let answer = turn(&ws.member, &ws, "refunds?").await;
+    assert_eq!((says(&answer, "thirty"), &answer["leftOut"]), (true, &Value::Null));
+    // Nothing but signs asks for nothing.
+    assert_eq!(turn(&ws.member, &ws, "?!").await["leftOut"], Value::Null);
+
+    // One that was removed is found to be missing, and made again.
+    let own = caught_up(&ws, &typesense).await;
+    typesense.lose(&own).await;
+    let answer = turn(&ws.member, &ws, "refunds?").await;
+    assert_eq!((says(&answer, "thirty"), &answer["leftOut"]), (true, &json!(["keyword"])));
+    caught_up(&ws, &typesense).await;
+    assert!(says(&turn(&ws.member, &ws, "reffunds?").await, "thirty"));
+}
+
+#[tokio::test]
+async fn whatever_an_index_names_a_turn_is_told_nothing_that_postgres_would_not_tell() {
+    let (Some((ws, typesense)), other) = (indexed().await, Workspace::local().await) else { return };
+    let foreign = remember(&other.member, &other, "The other workspace's plums.", false).await;
+    let anna = ws.user("anna", "member").await;
+    let annas = remember(&anna, &ws, "Anna's own plums.", true).await;
+    let gone = remember(&ws.member, &ws, "Plums that are gone.", false).await;
+    let all = remember(&ws.member, &ws, "Something else entirely.", false).await;
+    let _ = ws.member.delete(&ws.path(&format!("/memories/{gone}"))).await.expect(204);
+    upload(&ws, "plums", "Plums in a document.").await;
+    let chunk = truth(&ws).await.into_iter().find(|(_, content)| content.contains("document")).unwrap().0;
+    caught_up(&ws, &typesense).await;
+    let lie = json!({ "do": "ids", "ids": [foreign, annas, gone, chunk, all, chunk] });
+    typesense.fault("search", &format!("astra_{}", ws.id), 2, lie).await;
+    let answer = turn(&ws.member, &ws, "xyzzy").await;
+    assert!(says(&answer, "Plums in a document.\"; \"Something else entirely."), "in its order: {answer}");
+    assert!(!says(&answer, "workspace's plums") && !says(&answer, "Anna") && !says(&answer, "gone"), "{answer}");
+    let answer = turn(&anna, &ws, "xyzzy").await;
+    assert!(says(&answer, "Anna's own plums.") && !says(&answer, "workspace's plums"), "{answer}");
+    // A version of a document that is searched no more, or not yet, is not named to anybody.
+    let db = Db::connect().await;
+    db.run(&format!("UPDATE \"mem_{}\".documents SET is_current = false, status = 'pending'", ws.id)).await;
+    typesense.fault("search", &format!("astra_{}", ws.id), 1, json!({ "do": "ids", "ids": [chunk, all] })).await;
+    let answer = turn(&ws.member, &ws, "xyzzy").await;
+    assert!(says(&answer, "Something else entirely.") && !says(&answer, "Plums"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_turn_has_an_index_made_where_there_is_memory() {
+    let Some((ws, typesense)) = with_typesense().await else { return };
+    assert_eq!(turn(&ws.member, &ws, "anything").await["leftOut"], Value::Null);
+    assert_eq!(index(&ws).await["ready"], false);
+    remember(&ws.member, &ws, "Refunds take 30 days.", false).await;
+    // Postgres is whole: nothing is left out, also while Typesense is away.
+    typesense.fault("search", &format!("astra_{}", ws.id), 1, json!({ "do": "status", "status": 503 })).await;
+    let answer = turn(&ws.member, &ws, "refunds?").await;
+    assert_eq!((says(&answer, "30 days"), &answer["leftOut"]), (true, &Value::Null));
+    caught_up(&ws, &typesense).await;
+    assert!(says(&turn(&ws.member, &ws, "reffunds?").await, "30 days"));
+}
+
 #[tokio::test]
 async fn what_could_not_be_written_is_seen_to_wait_and_nothing_is_lost() {
     let Some((ws, typesense)) = indexed().await else { return };

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod bounds;
+mod convert;
 mod routes;
 mod support;
 mod turns;

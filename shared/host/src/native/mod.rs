@@ -6,7 +6,7 @@
 //! When the counter is away no turn begins; when the database is away every call says so at once or within [`database`]'s limits. Both are 503.
 
 use crate::outgoing::{Answered, NotAnswered, Outgoing};
-use crate::{CounterUnreachable, Host, NotFetched, Shared, signatures};
+use crate::{CounterUnreachable, Host, NotConverted, NotFetched, Shared, signatures};
 use astra_kernel::jwk::PublicKey;
 use astra_kernel::{ConfigError, Settings, Timestamp, WorkspaceId};
 use astra_quota::words::{Answer, Ask};
@@ -19,6 +19,7 @@ use std::sync::Arc;
 use tokio_util::task::TaskTracker;
 
 mod addresses;
+mod convert;
 mod counter;
 pub mod database;
 mod event_stream;
@@ -28,6 +29,7 @@ mod outgoing;
 mod resolver;
 
 pub use addresses::Addresses;
+pub use convert::CONVERT;
 pub use counter::Rows;
 pub use database::Pool;
 pub use event_stream::{EventBody, Sink, StreamCut};
@@ -176,6 +178,10 @@ impl<C: Counter> Host for NativeHost<C> {
 
     fn call_out(&self, call: Outgoing) -> impl Future<Output = Result<Answered, NotAnswered>> + Send {
         outgoing::call(&self.process.guarded, call)
+    }
+
+    fn convert(&self, file: Vec<u8>) -> impl Future<Output = Result<String, NotConverted>> + Send {
+        convert::apart(file)
     }
 
     fn pause(&self, millis: u32) -> impl Future<Output = ()> + Send {

@@ -1,7 +1,7 @@
 //! Cloudflare Workers. A request's host is its `Env` and `Context`; both are JavaScript values, so they are wrapped here and nowhere else.
 
 use crate::outgoing::{Answered, NotAnswered, Outgoing};
-use crate::{CounterUnreachable, Host, NotFetched, Shared};
+use crate::{CounterUnreachable, Host, NotConverted, NotFetched, Shared};
 use astra_kernel::jwk::PublicKey;
 use astra_kernel::{Settings, Timestamp, WorkspaceId};
 use astra_quota::words::{self, Answer, Ask};
@@ -30,9 +30,12 @@ mod response;
 #[cfg(feature = "database")]
 const HYPERDRIVE: &str = "HYPERDRIVE";
 
+/// The binding of the Worker that reads files.
+const CONVERT: &str = "CONVERT";
+
 #[wasm_bindgen]
 extern "C" {
-    /// A Durable Object's stub. (`worker::Stub` would turn request and answer into Rust's types and read the answer as a stream.)
+    /// A Durable Object's stub, or a service binding. (`worker::Stub` would turn request and answer into Rust's types and read the answer as a stream.)
     type Stub;
 
     #[wasm_bindgen(method, catch)]
@@ -131,13 +134,26 @@ impl WorkersHost {
         init.set_method("POST");
         init.set_body(&body.into());
         let stub: Stub = namespace.get_by_name(&words::object_name(workspace))?.into_rpc();
-        let answer: web_sys::Response = JsFuture::from(stub.fetch("https://quota/ask", &init)?).await?.unchecked_into();
-        if answer.status() != 200 {
-            return Err(worker::Error::RustError(format!("the object answered {}", answer.status())));
-        }
-        let answer = JsFuture::from(answer.text()?).await?;
-        Ok(astra_kernel::json::from_str(&answer.as_string().unwrap_or_default())?)
+        let answer = said(&stub, "https://quota/ask", &init).await?;
+        Ok(astra_kernel::json::from_str(&answer)?)
     }
+
+    async fn ask_converter(&self, file: Vec<u8>) -> worker::Result<String> {
+        let init = web_sys::RequestInit::new();
+        init.set_method("POST");
+        init.set_body(&js_sys::Uint8Array::from(file.as_slice()).into());
+        drop(file);
+        said(&self.0.env.service(CONVERT)?.into_rpc(), "https://convert/", &init).await
+    }
+}
+
+/// What another Worker or an object says: the body of a 200.
+async fn said(stub: &Stub, url: &str, init: &web_sys::RequestInit) -> worker::Result<String> {
+    let answer: web_sys::Response = JsFuture::from(stub.fetch(url, init)?).await?.unchecked_into();
+    if answer.status() != 200 {
+        return Err(worker::Error::RustError(format!("{url} answered {}", answer.status())));
+    }
+    Ok(JsFuture::from(answer.text()?).await?.as_string().unwrap_or_default())
 }
 
 impl Host for WorkersHost {
@@ -188,6 +204,15 @@ impl Host for WorkersHost {
 
     fn call_out(&self, call: Outgoing) -> impl Future<Output = Result<Answered, NotAnswered>> + Send {
         SendWrapper::new(outgoing::call(call))
+    }
+
+    fn convert(&self, file: Vec<u8>) -> impl Future<Output = Result<String, NotConverted>> + Send {
+        SendWrapper::new(async move {
+            self.ask_converter(file).await.map_err(|error| {
+                worker::console_error!("{}", serde_json::json!({ "event": "convert", "error": error.to_string() }));
+                NotConverted::Ended
+            })
+        })
     }
 
     fn pause(&self, millis: u32) -> impl Future<Output = ()> + Send {

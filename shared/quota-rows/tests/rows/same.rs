@@ -361,8 +361,10 @@ async fn what_memory_gives_to_a_turn_is_the_same_from_both() {
     let recall = |generation| Recall {
         subject: "u".into(),
         message: "fruit".into(),
-        embedding: format!("[1{}]", ",0".repeat(383)),
-        generation,
+        embedding: Some(format!("[1{}]", ",0".repeat(383))),
+        generation: Some(generation),
+        said: None,
+        sure: Vec::new(),
         top_k: 5,
     };
     let said = async |generation| match both.ask(|| Ask::Recall(Box::new(recall(generation)))).await {

@@ -152,6 +152,7 @@ pub(crate) fn begin(n: u128) -> Begin {
         top_k: 0,
         history_limit: 0,
         lease_millis: LEASE,
+        asks_index: false,
         guest: None,
         no_turn: None,
     }
