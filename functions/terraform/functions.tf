@@ -32,9 +32,10 @@ locals {
       ]
       stream  = true
       timeout = 300
-      secrets = ["TOKEN_KEYS", "TENANT_KEYS", "SECRETS_KEY", "RECEIPT_KEYS", "OPENAI_API_KEY", "ANTHROPIC_API_KEY"]
+      secrets = ["TOKEN_KEYS", "TENANT_KEYS", "SECRETS_KEY", "RECEIPT_KEYS", "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "TYPESENSE_SEARCH_KEY"]
       settings = [
         "DEFAULT_MODEL", "OPENAI_BASE_URL", "ANTHROPIC_BASE_URL", "MODEL_TIMEOUT_SECONDS", "HOLD_LEASE_SECONDS",
+        "TYPESENSE_URL", "TYPESENSE_PREFIX",
       ]
     }
     billing = {

@@ -19,7 +19,7 @@ pub const K: u64 = 60;
 /// A share of 1. A quarter of a `u64` is left for the sum over legs.
 const ONE: u64 = 1 << 32;
 
-/// How many times as much a leg weighs as a weak one. Below 61 * 62 / 60 = 63 a weak leg alone could move what is second to the first place.
+/// How many times as much a leg weighs as a weak one. Below 62 a weak leg could bring what is second to the first place.
 const STRENGTH: u64 = 100;
 
 /// What a search found.
