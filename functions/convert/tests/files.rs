@@ -9,8 +9,8 @@ fn file(name: &str) -> Vec<u8> {
 
 /// A file of these objects, the catalogue first.
 fn of(objects: &[&str]) -> Vec<u8> {
-    let objects = objects.iter().enumerate().map(|(n, object)| format!("{} 0 obj\n{object}\nendobj\n", n + 1));
-    format!("%PDF-1.7\n{}trailer<</Root 1 0 R>>\n%%EOF\n", objects.collect::<String>()).into_bytes()
+    let objects: Vec<String> = objects.iter().enumerate().map(|(n, object)| format!("{} 0 obj\n{object}\nendobj\n", n + 1)).collect();
+    format!("%PDF-1.7\n{}trailer<</Root 1 0 R>>\n%%EOF\n", objects.concat()).into_bytes()
 }
 
 fn stream(dict: &str, content: &str) -> String {
@@ -89,7 +89,7 @@ fn work_without_end_is_refused() {
     // One long content on many pages.
     let page = "<</Type/Page/Parent 2 0 R/Contents 4 0 R/Resources<</Font<</F 5 0 R>>>>>>";
     let long = stream("", &format!("BT /F 10 Tf ({}) Tj ET", "words ".repeat(100_000)));
-    let kids: String = (3..40).filter(|n| !(4..=5).contains(n)).map(|n| format!("{n} 0 R ")).collect();
+    let kids = (3..40).filter(|n| !(4..=5).contains(n)).map(|n| format!("{n} 0 R ")).collect::<Vec<_>>().concat();
     let kids = format!("<</Type/Pages/Kids[{kids}]/Count 35>>");
     let mut objects = vec!["<</Type/Catalog/Pages 2 0 R>>", &kids, page, &long, "<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>"];
     objects.extend([page; 34]);
@@ -111,7 +111,7 @@ fn depth_and_circles_are_no_danger() {
     ] {
         assert!(matches!(convert::read(circle), Answer::Refused(_)));
     }
-    for nothing in [&b""[..], b"%PDF-1.7", b"no PDF", &[0; 100_000]] {
+    for nothing in [&b""[..], b"%PDF-1.7", b"no PDF", &[0; 10_000]] {
         assert_eq!(convert::read(nothing.to_vec()), Answer::Refused(Refusal::Broken));
     }
 }
