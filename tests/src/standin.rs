@@ -364,7 +364,7 @@ async fn multi_search(State(shared): State<Shared>, headers: HeaderMap, body: St
             }
             found
         };
-        let exact = look(|has, word| has.contains(word));
+        let exact = look(BTreeSet::contains);
         if exact.as_ref().is_ok_and(Vec::is_empty) { look(|has, word| has.iter().any(|by| is_meant(word, by))) } else { exact }
     };
     let mut found = match found {
