@@ -241,7 +241,7 @@ async fn a_turn_is_told_what_typesense_names_and_goes_on_without_it() {
         typesense.fault("search", &alias, 2, what.clone()).await;
         let began = tokio::time::Instant::now();
         let answer = turn(&ws.member, &ws, "reffunds?").await;
-        assert!(began.elapsed() < Duration::from_millis(2000), "{what}: {:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(2), "{what}: {:?}", began.elapsed());
         assert_eq!((says(&answer, "thirty"), &answer["leftOut"], &answer["citations"]), (false, &json!(["keyword"]), &json!([])), "{what}");
         let answer = turn(&ws.member, &ws, "refunds?").await;
         assert_eq!((says(&answer, "thirty"), &answer["leftOut"]), (true, &json!(["keyword"])), "{what}");
