@@ -151,13 +151,13 @@ type Served = fn(Option<&str>) -> Result<&'static str, u16>;
 
 /// A workspace whose conversations are read at batch rates, where the model server serves extractions as it likes; one has been read. The server, the workspace, its model, and the
 /// extraction's entry in the ledger.
-async fn read_as_a_batch(batch: Value, served: Served) -> (Scripted, Workspace, String, Value) {
+async fn read_as_a_batch(batch: Value, tier_of: Served) -> (Scripted, Workspace, String, Value) {
     const SOON: Duration = Duration::from_secs(30);
     let server = Scripted::directed(move |_, body| {
         if !is_extraction(body) {
             return scripted::answer(&["Noted."], 0, 20, 3);
         }
-        match served(body["service_tier"].as_str()) {
+        match tier_of(body["service_tier"].as_str()) {
             Ok(tier) => {
                 let mut acts = scripted::answer(&[r#"{"memories":[]}"#], 0, 1000, 100);
                 acts.insert(1, scripted::tier(tier));
