@@ -245,7 +245,7 @@ async fn a_price_is_a_version_and_the_same_again_is_the_same() {
     let host = FakeHost::new(&[]);
     let stored = json!({
         "provider": "openai", "model": "gpt-4o-mini", "inputNanoPerMtok": 150_000_000, "cachedInputNanoPerMtok": 75_000_000, "outputNanoPerMtok": 600_000_000,
-        "holdsMaximum": false, "longContext": null, "source": null, "validFrom": "2026-11-24T12:00:00.000Z",
+        "tier": "standard", "holdsMaximum": false, "longContext": null, "source": null, "validFrom": "2026-11-24T12:00:00.000Z",
     });
     host.answer("op_prices_list", &json!({ "outcome": "ok", "data": [] }))
         .answer("op_price_put", &json!({ "outcome": "ok", "version": 1 }));
