@@ -69,7 +69,8 @@ impl Full {
             rows("SELECT * FROM messages WHERE workspace_id = $1 ORDER BY session_id, seq").await,
             rows("SELECT * FROM turns WHERE workspace_id = $1 ORDER BY id").await,
             rows("SELECT * FROM ledger WHERE workspace_id = $1 ORDER BY seq").await,
-            rows("SELECT * FROM jobs WHERE workspace_id = $1 ORDER BY id").await,
+            // Its own turn has had its index of words made, after the answer. What changes an index is compared below.
+            rows("SELECT * FROM jobs WHERE workspace_id = $1 AND kind <> 'words' ORDER BY id").await,
             rows("SELECT * FROM webhooks WHERE workspace_id = $1 ORDER BY name").await,
             rows("SELECT * FROM webhook_deliveries WHERE workspace_id = $1 ORDER BY id").await,
             db.rows(&format!("SELECT id, kind, content, user_id FROM \"mem_{id}\".memories ORDER BY id"), &[]).await,
