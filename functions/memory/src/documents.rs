@@ -174,7 +174,7 @@ pub(crate) async fn upload<H: TurnHost>(call: Call<H>, Params(path): Params<Docu
     let media_type = request.media_type(&MEDIA_TYPES)?;
     let bytes = request.bytes(&MEDIA_TYPES, LARGEST).await?;
     let body = if media_type == pdf::MEDIA_TYPE { Cow::Owned(pdf_body(&bytes)?) } else { Cow::Borrowed(text_body(&bytes)?) };
-    let document = NewDocument {
+    let written = NewDocument {
         id: call.host.new_id(),
         slug: &slug,
         title: title.as_ref().map_or(&slug, Text::as_str),
@@ -186,8 +186,11 @@ pub(crate) async fn upload<H: TurnHost>(call: Call<H>, Params(path): Params<Docu
         created_by: &allowed.claims.sub,
         job_id: call.host.new_id(),
         now: call.host.now(),
-    };
-    let (status, document) = match allowed.data.put_document(&document).await?.ok_or_else(|| Problem::not_found("workspace"))? {
+    }
+    .write()?;
+    drop(body);
+    drop(bytes);
+    let (status, document) = match allowed.data.put_document(&written).await?.ok_or_else(|| Problem::not_found("workspace"))? {
         Put::Created(document) => {
             work::soon(&call.host, allowed.data.workspace());
             (StatusCode::ACCEPTED, document)

@@ -187,12 +187,7 @@ async fn one<H: TurnHost>(host: &H, workspace: &WorkspaceId) -> Result<bool, Sto
 async fn ingest<H: TurnHost>(host: &H, tenant: &Tenant<'_, H>, lease: Lease, attempts: u32, document_id: Uuid) -> Result<(), Undone> {
     let Body { media_type, body, chunks: there, created_by, embedder } =
         tenant.read_document(lease, document_id).await?.ok_or(Undone::Lost)?;
-    let pieces = match media_type.as_str() {
-        "text/html" => split(&html::read(&body).markdown, Format::Markdown),
-        "text/markdown" => split(&body, Format::Markdown),
-        pdf::MEDIA_TYPE => pages(host, body, attempts).await?,
-        _ => split(&body, Format::Text),
-    };
+    let pieces = pieces(host, &media_type, body, attempts).await?;
     if pieces.is_empty() {
         return Err(Undone::Never("There is no text in the document.".to_owned()));
     }
@@ -223,6 +218,16 @@ async fn ingest<H: TurnHost>(host: &H, tenant: &Tenant<'_, H>, lease: Lease, att
             Step::Stale => return Err(Undone::stale()),
         }
     }
+}
+
+/// A document's pieces, which are all that is left of it.
+async fn pieces<H: TurnHost>(host: &H, media_type: &str, body: String, attempts: u32) -> Result<Vec<Chunk>, Undone> {
+    Ok(match media_type {
+        "text/html" => split(&html::read(&body).markdown, Format::Markdown),
+        "text/markdown" => split(&body, Format::Markdown),
+        pdf::MEDIA_TYPE => pages(host, body, attempts).await?,
+        _ => split(&body, Format::Text),
+    })
 }
 
 /// A PDF's pieces. Its reader may also have ended over somebody else's file at the same moment, so that it is asked again, but not for ever.

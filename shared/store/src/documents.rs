@@ -2,7 +2,7 @@
 
 use crate::jobs::Lease;
 use crate::memory::{Embedder, Put};
-use crate::{Database, Listed, Page, StoreError, Tenant, tenant_statement};
+use crate::{Database, Listed, Page, StoreError, Tenant, parse, tenant_statement};
 use astra_kernel::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -170,18 +170,42 @@ pub enum Step {
     Stale,
 }
 
+const PUT: &str = tenant_statement!("document_put");
+
+/// A document as it is sent to the database: what was sent for it need not be kept any longer. (Of 20 MiB each copy counts, on Workers.)
+pub struct Written(String);
+
+impl std::fmt::Debug for Written {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Written({} bytes)", self.0.len())
+    }
+}
+
+impl NewDocument<'_> {
+    /// Writes it, into a place that is large enough from the beginning.
+    ///
+    /// # Errors
+    /// None that can come.
+    pub fn write(&self) -> Result<Written, StoreError> {
+        let mut json = Vec::with_capacity(self.body.len() / 16 * 17 + 4096);
+        serde_json::to_writer(&mut json, self).map_err(|_| StoreError::Shape(PUT))?;
+        String::from_utf8(json).map(Written).map_err(|_| StoreError::Shape(PUT))
+    }
+}
+
 impl<D: Database> Tenant<'_, D> {
     /// Keeps a document as a new version, to be split by a job; `None` when the workspace does not exist.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn put_document(&self, document: &NewDocument<'_>) -> Result<Option<Put<Document>>, StoreError> {
+    pub async fn put_document(&self, document: &Written) -> Result<Option<Put<Document>>, StoreError> {
         #[derive(Deserialize)]
         struct Answer {
             outcome: String,
             document: Option<Document>,
         }
-        let Answer { outcome, document } = self.call(tenant_statement!("document_put"), document).await?;
+        let answer = self.call_text(PUT, &document.0).await?;
+        let Answer { outcome, document } = parse(PUT, &answer)?;
         Ok(document.map(|document| if outcome == "created" { Put::Created(document) } else { Put::Known(document) }))
     }
 
