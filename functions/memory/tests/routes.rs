@@ -87,9 +87,9 @@ fn with_job(body: &str, attempts: u32) -> FakeHost {
     host.answer("job_take", &json!({ "outcome": "ok", "job": job }));
     host.answer(
         "document_read",
-        &json!({ "outcome": "ok", "mediaType": "text/plain", "body": body, "chunks": 0, "createdBy": "user-1", "embedder": local() }),
+        &json!({ "outcome": "ok", "mediaType": "text/plain", "body": null, "chunks": 0, "createdBy": "user-1", "embedder": local() }),
     );
-    host.answer("job_fail", &json!({ "outcome": "ok" }));
+    host.answer("job_fail", &json!({ "outcome": "ok" })).answer_text("document_body", body);
     host
 }
 
@@ -127,7 +127,7 @@ async fn who_takes_over_goes_on_with_the_first_piece_that_is_missing() {
     let host = with_job(&"A sentence about plums. ".repeat(20_000), 2);
     host.answer(
         "document_read",
-        &json!({ "outcome": "ok", "mediaType": "text/plain", "body": "A sentence about plums. ".repeat(20_000), "chunks": 70, "createdBy": "user-1", "embedder": local() }),
+        &json!({ "outcome": "ok", "mediaType": "text/plain", "body": null, "chunks": 70, "createdBy": "user-1", "embedder": local() }),
     );
     host.answer("document_chunks", &json!({ "outcome": "lost" }));
     once(&host).await;

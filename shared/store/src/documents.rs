@@ -101,7 +101,8 @@ pub struct RemovedDocument {
 pub struct Body {
     /// What it is.
     pub media_type: String,
-    /// The text.
+    /// The text: asked for by itself, after all else.
+    #[serde(skip)]
     pub body: String,
     /// How many pieces are there already: the first ones.
     pub chunks: usize,
@@ -245,8 +246,15 @@ impl<D: Database> Tenant<'_, D> {
             #[serde(flatten)]
             lease: Lease,
             document_id: Uuid,
+            apart: bool,
         }
-        self.found(tenant_statement!("document_read"), &Which { lease, document_id }).await
+        const BODY: &str = tenant_statement!("document_body");
+        let which = Which { lease, document_id, apart: true };
+        let Some(document) = self.found::<Body>(tenant_statement!("document_read"), &which).await? else { return Ok(None) };
+        let which = serde_json::to_string(&which).map_err(|_| StoreError::Shape(BODY))?;
+        let body = self.call_text(BODY, &which).await?;
+        // None is empty: somebody else has the job by now.
+        Ok((!body.is_empty()).then_some(Body { body, ..document }))
     }
 
     /// Vectors of pieces that the embedder of this generation has embedded before: for each its own, in pgvector's text form, or none.

@@ -90,6 +90,12 @@ impl FakeHost {
         self
     }
 
+    /// The same, with an answer that is no JSON.
+    pub fn answer_text(&self, name: &str, text: &str) -> &Self {
+        self.0.answers.lock().unwrap().insert(name.to_owned(), Ok(text.to_owned()));
+        self
+    }
+
     /// The SQL function fails from now on.
     pub fn fail(&self, name: &str, error: StoreError) -> &Self {
         self.0.answers.lock().unwrap().insert(name.to_owned(), Err(error));
