@@ -44,7 +44,7 @@ const MODEL_MILLIS: u32 = 40_000;
 /// After so many answers that could not be read the job is dead: each was paid for.
 const BAD_ANSWERS: u32 = 3;
 
-/// So many tries are asked for at batch rates. What a try of either kind has cost is the same try's.
+/// So many tries are made at batch rates; then the model is asked as always.
 const BATCH_TRIES: u32 = 2;
 
 /// How many known memories are looked at for each new one.
@@ -263,7 +263,7 @@ async fn listen<H: TurnHost>(
     let seed = u64::from_le_bytes(*host.new_id().as_bytes().last_chunk().unwrap_or(&[0; 8]));
     let retry = Retry { attempts: 3, deadline, now: &now, seed, asking: &|_| {} };
     let mut begun = Generation::start(host, endpoint, asked, retry).await;
-    // A server that takes no batch, or no schema: the prompt says that as well.
+    // A server that takes no batch, or no schema, which the prompt says as well.
     for leave in [|asked: &mut Prompt| std::mem::take(&mut asked.batch), |asked: &mut Prompt| asked.answer_schema.take().is_some()] {
         if matches!(begun, Err(ModelError::Status { status: 400 | 422, .. })) && leave(asked) {
             begun = Generation::start(host, endpoint, asked, retry).await;

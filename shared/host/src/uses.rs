@@ -221,12 +221,12 @@ impl<H: TurnHost> UseHold<H> {
         self.batch_price.is_some()
     }
 
-    /// The provider says that it serves the call as a batch: it is charged so. Without a batch rate it is charged as held.
+    /// The provider says that it serves the call as a batch: it is charged so, also what is presumed of it. Without a batch rate it is charged as held.
     pub fn at_batch_rates(&mut self) {
-        if let (Some(price), Some(draft)) = (self.batch_price.take(), self.draft.as_mut()) {
-            self.price = price;
-            (draft.price_version, draft.batch) = (price.version, true);
-        }
+        let (Some(price), Some(draft)) = (self.batch_price.take(), self.draft.as_mut()) else { return };
+        let Ok(presumed) = price.cost(&draft.usage) else { return };
+        self.price = price;
+        (draft.price_version, draft.batch, draft.cost_nano_usd) = (price.version, true, presumed);
     }
 
     /// The call was made: it is charged what the provider counted, also if its answer is of no use (`failed` says why). An estimate is never charged beyond what was held.

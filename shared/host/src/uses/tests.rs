@@ -9,6 +9,7 @@ fn begun(model: &serde_json::Value) -> Answer {
     let context = json!({
         "agent": { "id": "(embedding)" }, "model": model, "secret": null,
         "price": { "version": 3, "inputNanoPerMtok": 20_000_000, "cachedInputNanoPerMtok": 0, "outputNanoPerMtok": 1_000_000 },
+        "batchPrice": { "version": 4, "inputNanoPerMtok": 10_000_000, "cachedInputNanoPerMtok": 0, "outputNanoPerMtok": 1_000_000 },
     });
     let context = serde_json::value::to_raw_value(&context).unwrap();
     let quota = QuotaView::default();
@@ -96,6 +97,21 @@ fn a_use_that_is_dropped_is_charged_what_was_presumed() {
     drop(begin_now(&host).unwrap());
     last(&host, &["input_tokens: 300", "source: Estimated", "cost_nano_usd: NanoUsd(6000)", "status: Failed"]);
     assert_eq!(host.asked().len(), 2);
+}
+
+#[test]
+fn what_is_served_as_a_batch_is_charged_so_also_what_is_presumed_of_it() {
+    let host = host(counter);
+    let usage = Usage { input_tokens: 500, source: UsageSource::Provider, ..Usage::NONE };
+    let mut hold = begin_now(&host).unwrap().0;
+    assert!(hold.may_be_batch());
+    hold.at_batch_rates();
+    assert_eq!(hold.finish(usage, None).now_or_never().unwrap(), Ok(NanoUsd(5_000)));
+    last(&host, &["cost_nano_usd: NanoUsd(5000)", "price_version: 4", "batch: true"]);
+    let mut hold = begin_now(&host).unwrap().0;
+    hold.at_batch_rates();
+    drop(hold);
+    last(&host, &["input_tokens: 300", "source: Estimated", "cost_nano_usd: NanoUsd(3000)", "price_version: 4", "batch: true"]);
 }
 
 #[test]
