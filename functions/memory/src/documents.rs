@@ -2,6 +2,7 @@
 
 use crate::forms;
 use crate::search::{Hits, SearchBody};
+use crate::upload::{Rest, Upload};
 use crate::{words, work};
 use astra_host::fields::{Text, WorkspacePath};
 use astra_host::paging::{PageBody, PageQuery};
@@ -9,15 +10,13 @@ use astra_host::routes::{Params, Unread};
 use astra_host::stream::TurnHost;
 use astra_host::{Call, Failure};
 use astra_kernel::{Code, Permission, Problem, Timestamp};
-use astra_memory::hash::content_hash;
 use astra_memory::pdf;
-use astra_store::documents::{Document, DocumentList, NewDocument};
+use astra_store::documents::{Document, DocumentList, NewDocument, NewPart, PutDocument};
 use astra_store::memory::{Put, Source};
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
-use std::borrow::Cow;
 use uuid::Uuid;
 
 /// The largest document: 20 MiB.
@@ -172,45 +171,39 @@ pub(crate) async fn upload<H: TurnHost>(call: Call<H>, Params(path): Params<Docu
     let UploadQuery { title, tags } = request.query()?;
     let tags = forms::tags("tags", tags.as_deref())?;
     let media_type = request.media_type(&MEDIA_TYPES)?;
-    let bytes = request.bytes(&MEDIA_TYPES, LARGEST).await?;
-    let body = if media_type == pdf::MEDIA_TYPE { Cow::Owned(pdf_body(&bytes)?) } else { Cow::Borrowed(text_body(&bytes)?) };
-    let written = NewDocument {
-        id: call.host.new_id(),
+    let gone = || Problem::not_found("workspace");
+    let (id, mut body, mut upload) = (call.host.new_id(), request.parts(LARGEST), Upload::new(media_type));
+    while let Some(bytes) = body.next().await? {
+        upload.push(&bytes);
+        while let Some((part, body)) = upload.part()? {
+            let part = NewPart { document_id: id, part, body: &body, now: call.host.now() };
+            allowed.data.put_document_part(&part).await?.ok_or_else(gone)?;
+        }
+    }
+    let Rest { body, hash, bytes, parts } = upload.finish()?;
+    let document = NewDocument {
+        id,
         slug: &slug,
         title: title.as_ref().map_or(&slug, Text::as_str),
         media_type,
         tags: &tags,
-        hash: &content_hash(&body),
-        bytes: bytes.len(),
+        hash: &hash,
+        bytes,
+        parts,
         body: &body,
         created_by: &allowed.claims.sub,
         job_id: call.host.new_id(),
         now: call.host.now(),
-    }
-    .write()?;
-    drop(body);
-    drop(bytes);
-    let (status, document) = match allowed.data.put_document(&written).await?.ok_or_else(|| Problem::not_found("workspace"))? {
-        Put::Created(document) => {
+    };
+    let (status, document) = match allowed.data.put_document(&document).await?.ok_or_else(gone)? {
+        PutDocument::Put(Put::Created(document)) => {
             work::soon(&call.host, allowed.data.workspace());
             (StatusCode::ACCEPTED, document)
         }
-        Put::Known(document) => (StatusCode::OK, document),
+        PutDocument::Put(Put::Known(document)) => (StatusCode::OK, document),
+        PutDocument::Late => return Err(Problem::new(Code::BadRequest, "The upload took more than an hour. Send it again.").into()),
     };
     Ok((status, Json(DocumentView::from(document))).into_response())
-}
-
-fn text_body(bytes: &[u8]) -> Result<&str, Problem> {
-    let body = std::str::from_utf8(bytes).map_err(|_| Problem::new(Code::Unprocessable, "The document is not UTF-8."))?;
-    if body.contains('\0') {
-        return Err(Problem::new(Code::Unprocessable, "The document has a character U+0000, which is not text."));
-    }
-    if body.trim().is_empty() { Err(Problem::new(Code::Unprocessable, "The document is empty.")) } else { Ok(body) }
-}
-
-/// Whether it can be read is seen by the job, and said by the document.
-fn pdf_body(bytes: &[u8]) -> Result<String, Problem> {
-    if pdf::is_pdf(bytes) { Ok(pdf::to_body(bytes)) } else { Err(Problem::new(Code::Unprocessable, "The document is no PDF.")) }
 }
 
 /// One page of the workspace's documents: the newest version of each.

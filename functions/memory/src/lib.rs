@@ -10,9 +10,11 @@ mod index;
 mod jobs;
 mod memories;
 mod people;
+mod pieces;
 pub mod routes;
 mod search;
 mod settings;
+mod upload;
 pub mod words;
 pub mod work;
 

@@ -3,7 +3,7 @@
 //!
 //! 1. A job is taken for a minute, which each step renews. Whoever takes it while another still has it gets nothing; whose minute is over finds, at the next step, that it is somebody
 //!    else's, and stops. What a step writes and its lease are one transaction.
-//! 2. A document is split as a whole, embedded and written some pieces at a time, in their order. Splitting is deterministic: who takes over goes on with the first piece that is missing.
+//! 2. A document's pieces are taken, embedded and written some at a time, in their order. Splitting is deterministic: who takes over goes on with the first piece that is missing.
 //! 3. What fails is tried again after 5, 10, 20 … seconds, eight times in a row without a step forward; then it is dead, and the operator lists and replays it. What can never do better
 //!    (a document that cannot be read) is dead at once.
 //!
@@ -11,16 +11,14 @@
 //! at a time, so that no workspace's many jobs delay another's few.
 
 use crate::extract::extract;
+use crate::pieces::Source;
 use crate::words;
-use astra_host::NotConverted;
 use astra_host::embedder::{self, NotEmbedded, embed};
 use astra_host::stream::TurnHost;
 use astra_host::uses::NotHeld;
-use astra_kernel::{Timestamp, WorkspaceId, json};
-use astra_memory::html;
-use astra_memory::pdf::{self, Answer, Refusal};
-use astra_memory::split::{Chunk, Format, split};
-use astra_store::documents::{Body, NewChunk, NewChunks, Piece, Step};
+use astra_kernel::{Timestamp, WorkspaceId};
+use astra_memory::split::Chunk;
+use astra_store::documents::{NewChunk, NewChunks, Piece, Step};
 use astra_store::jobs::{Job, Lease, Taking, Work};
 use astra_store::memory::{Embedded, Embedder, ToEmbed};
 use astra_store::{Operator, StoreError, Tenant};
@@ -32,9 +30,6 @@ pub(crate) const LEASE_SECONDS: u32 = 60;
 
 /// After so many tries without a step forward a job is dead.
 const ATTEMPTS: u32 = 8;
-
-/// After so many tries over which its reader ended a PDF is not read.
-const READINGS: u32 = 3;
 
 /// How long it waits after the first try that failed, in milliseconds; twice as long after each further one.
 const PAUSE_MILLIS: i64 = 5_000;
@@ -185,82 +180,64 @@ async fn one<H: TurnHost>(host: &H, workspace: &WorkspaceId) -> Result<bool, Sto
 
 /// Makes a document searchable.
 async fn ingest<H: TurnHost>(host: &H, tenant: &Tenant<'_, H>, lease: Lease, attempts: u32, document_id: Uuid) -> Result<(), Undone> {
-    let Body { media_type, body, chunks: there, created_by, embedder } =
-        tenant.read_document(lease, document_id).await?.ok_or(Undone::Lost)?;
-    let pieces = pieces(host, &media_type, body, attempts).await?;
-    if pieces.is_empty() {
+    let document = tenant.read_document(lease, document_id).await?.ok_or(Undone::Lost)?;
+    let source = Source { host, tenant, lease, document_id, parts: document.parts };
+    let (total, mut pieces) = source.pieces(&document, attempts).await?;
+    if total == 0 {
         return Err(Undone::Never("There is no text in the document.".to_owned()));
     }
-    let headings: Vec<String> = pieces.iter().map(Chunk::path).collect();
-    let mut rest = pieces.get(there..).unwrap_or_default();
+    for _ in 0..document.chunks {
+        source.take(&mut pieces).await?;
+    }
+    let embedder = &document.embedder;
     loop {
-        let (batch, more) = rest.split_at(rest.len().min(BATCH));
-        let vectors = vectors(host, tenant, &embedder, &created_by, batch, &headings).await?;
+        let mut batch = Vec::with_capacity(BATCH);
+        while batch.len() < BATCH
+            && let Some(piece) = source.take(&mut pieces).await?
+        {
+            batch.push((piece.path(), piece));
+        }
+        let vectors = vectors(host, tenant, embedder, &document.created_by, &batch).await?;
         let chunks: Vec<NewChunk<'_>> = batch
             .iter()
             .zip(vectors)
-            .map(|(piece, embedding)| NewChunk {
+            .map(|((heading, piece), embedding)| NewChunk {
                 id: host.new_id(),
                 position: piece.position,
-                heading: headings.get(piece.position).map_or("", String::as_str),
+                heading,
                 content: &piece.text,
                 embedding,
             })
             .collect();
         let now = host.now();
         let leased_until = now.plus_millis(i64::from(LEASE_SECONDS) * 1000);
-        let generation = embedder::generation(&embedder);
-        let step = NewChunks { lease, document_id, total: pieces.len(), chunks: &chunks, generation, leased_until, now };
+        let step = NewChunks { lease, document_id, total, chunks: &chunks, generation: embedder::generation(embedder), leased_until, now };
         match tenant.add_chunks(&step).await? {
-            Step::Ok if !more.is_empty() => rest = more,
-            Step::Ok | Step::Done => return Ok(()),
+            Step::Ok if chunks.is_empty() => return Err(Undone::Later("Some of its pieces are gone.".to_owned())),
+            Step::Ok => {}
+            Step::Done => return Ok(()),
             Step::Lost => return Err(Undone::Lost),
             Step::Stale => return Err(Undone::stale()),
         }
     }
 }
 
-/// A document's pieces, which are all that is left of it.
-async fn pieces<H: TurnHost>(host: &H, media_type: &str, body: String, attempts: u32) -> Result<Vec<Chunk>, Undone> {
-    Ok(match media_type {
-        "text/html" => split(&html::read(&body).markdown, Format::Markdown),
-        "text/markdown" => split(&body, Format::Markdown),
-        pdf::MEDIA_TYPE => pages(host, body, attempts).await?,
-        _ => split(&body, Format::Text),
-    })
-}
-
-/// A PDF's pieces. Its reader may also have ended over somebody else's file at the same moment, so that it is asked again, but not for ever.
-async fn pages<H: TurnHost>(host: &H, body: String, attempts: u32) -> Result<Vec<Chunk>, Undone> {
-    let never = |why: &dyn std::fmt::Display| Undone::Never(format!("The PDF cannot be read: {why}."));
-    let file = pdf::of_body(&body).ok_or_else(|| never(&Refusal::Broken))?;
-    drop(body);
-    let said = host.convert(file).await.and_then(|said| json::from_str(&said).map_err(|_| NotConverted::Ended));
-    match said {
-        Ok(Answer::Pages(pages)) => Ok(pdf::pieces(&pages)),
-        Ok(Answer::Refused(refusal)) => Err(never(&refusal)),
-        Err(NotConverted::Ended) if attempts >= READINGS => Err(never(&NotConverted::Ended)),
-        Err(error) => Err(Undone::Later(error.to_string())),
-    }
-}
-
-/// Pieces as vectors. What a provider has embedded before is not asked for again.
+/// Pieces, each with its headings, as vectors. What a provider has embedded before is not asked for again.
 async fn vectors<H: TurnHost>(
     host: &H,
     tenant: &Tenant<'_, H>,
     embedder: &Embedder,
     subject: &str,
-    batch: &[Chunk],
-    headings: &[String],
+    batch: &[(String, Chunk)],
 ) -> Result<Vec<String>, Undone> {
     let mut known = vec![None; batch.len()];
     if embedder.model.is_some() {
-        let heading = |piece: &Chunk| headings.get(piece.position).map_or("", String::as_str);
-        let pieces: Vec<Piece<'_>> = batch.iter().map(|piece| Piece { heading: heading(piece), content: &piece.text }).collect();
+        let pieces: Vec<Piece<'_>> = batch.iter().map(|(heading, piece)| Piece { heading, content: &piece.text }).collect();
         known = tenant.known_vectors(embedder::generation(embedder), &pieces).await?;
         known.resize(batch.len(), None);
     }
-    let texts: Vec<String> = batch.iter().zip(&known).filter(|(_, known)| known.is_none()).map(|(piece, _)| piece.to_embed()).collect();
+    let texts: Vec<String> =
+        batch.iter().zip(&known).filter(|(_, known)| known.is_none()).map(|((_, piece), _)| piece.to_embed()).collect();
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     let mut new = embed(host, tenant.workspace(), embedder, subject, &texts, BATCH_MILLIS).await?.into_iter();
     Ok(known.into_iter().filter_map(|known| known.or_else(|| new.next())).collect())

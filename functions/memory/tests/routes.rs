@@ -1,6 +1,6 @@
 //! What each endpoint asks of the database and of whom, and what it answers; and how jobs are done.
 
-use astra_host::testing::{FakeHost, NOW, Reply, send, token};
+use astra_host::testing::{FakeHost, NOW, Reply, Sent, send, send_as, token};
 use astra_store::StoreError;
 use memory::routes::{ROUTES, document, router};
 use memory::work;
@@ -57,6 +57,40 @@ async fn both_searches_make_one_order_and_a_threshold_cuts_it() {
 }
 
 #[tokio::test]
+async fn a_large_document_is_kept_in_parts_and_named_by_the_last() {
+    let host = FakeHost::new(&[]);
+    host.answer("document_part", &json!({ "outcome": "ok" })).answer("document_put", &json!({ "outcome": "late" }));
+    let token = token(Some("acme"), "member", None);
+    let upload = async |host: &FakeHost, body: String| {
+        let ask = Sent { token: Some(&token), content_type: "text/plain", accept: "*/*", body };
+        send_as(&router::<FakeHost>(), host, "PUT", "/workspaces/acme/documents/plums", ask).await
+    };
+    upload(&host, "plums ".repeat(400_000)).await.problem(400);
+    let sent = host
+        .calls()
+        .into_iter()
+        .filter(|(name, _)| name.starts_with("document"))
+        .map(|(name, params)| (name, params.last().unwrap().clone()));
+    let sent: Vec<(String, Value)> = sent.map(|(name, params)| (name, serde_json::from_str(&params).unwrap())).collect();
+    let names: Vec<&str> = sent.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["document_part", "document_part", "document_put"]);
+    assert_eq!(
+        (&sent[0].1["part"], &sent[1].1["part"], &sent[2].1["parts"], &sent[2].1["bytes"]),
+        (&json!(0), &json!(1), &json!(2), &json!(2_400_000))
+    );
+    assert!(sent[0].1["documentId"] == sent[2].1["id"] && sent[1].1["documentId"] == sent[2].1["id"]);
+    let body: String = sent.iter().map(|(_, sent)| sent["body"].as_str().unwrap()).collect();
+    assert!(body == "plums ".repeat(400_000));
+    // What is short goes in one call; what is larger than it may be is refused.
+    let host = FakeHost::new(&[]);
+    host.answer("document_put", &json!({ "outcome": "not_found" }));
+    upload(&host, "plums".to_owned()).await.problem(404);
+    assert_eq!(host.argument("document_put")["parts"], 0);
+    host.answer("document_part", &json!({ "outcome": "ok" }));
+    upload(&host, "plums ".repeat(3_500_000)).await.problem(413);
+}
+
+#[tokio::test]
 async fn the_database_away_is_said_and_nothing_is_kept() {
     let host = FakeHost::new(&[]);
     for name in ["memory_write", "memory_list", "memory_search", "memory_remove", "memory_forget", "memory_status"] {
@@ -87,7 +121,7 @@ fn with_job(body: &str, attempts: u32) -> FakeHost {
     host.answer("job_take", &json!({ "outcome": "ok", "job": job }));
     host.answer(
         "document_read",
-        &json!({ "outcome": "ok", "mediaType": "text/plain", "body": null, "chunks": 0, "createdBy": "user-1", "embedder": local() }),
+        &json!({ "outcome": "ok", "mediaType": "text/plain", "parts": 1, "chunks": 0, "createdBy": "user-1", "embedder": local() }),
     );
     host.answer("job_fail", &json!({ "outcome": "ok" })).answer_text("document_body", body);
     host
@@ -127,11 +161,20 @@ async fn who_takes_over_goes_on_with_the_first_piece_that_is_missing() {
     let host = with_job(&"A sentence about plums. ".repeat(20_000), 2);
     host.answer(
         "document_read",
-        &json!({ "outcome": "ok", "mediaType": "text/plain", "body": null, "chunks": 70, "createdBy": "user-1", "embedder": local() }),
+        &json!({ "outcome": "ok", "mediaType": "text/plain", "parts": 2, "chunks": 70, "createdBy": "user-1", "embedder": local() }),
     );
     host.answer("document_chunks", &json!({ "outcome": "lost" }));
     once(&host).await;
-    assert_eq!(host.argument("document_chunks")["chunks"][0]["position"], 70);
+    let sent = host.argument("document_chunks");
+    assert_eq!((&sent["chunks"][0]["position"], sent["total"].as_u64().unwrap() > 240), (&json!(70), true));
+    // Its two parts are read to count, and again as far as they are needed: 134 pieces are of the first.
+    let parts = host.calls().into_iter().filter(|(name, _)| name == "document_body").map(|(_, params)| params.last().unwrap().clone());
+    let parts: Vec<Value> = parts.map(|part| serde_json::from_str::<Value>(&part).unwrap()["part"].clone()).collect();
+    assert_eq!(parts, [0, 1, 0]);
+    // A part that is not there: somebody else has the job, or the document is gone.
+    let host = with_job("", 1);
+    once(&host).await;
+    assert!(host.calls().iter().all(|(name, _)| name != "document_chunks" && name != "job_fail"));
 }
 
 #[tokio::test]

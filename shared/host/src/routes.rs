@@ -16,7 +16,7 @@
 //! bottom: who is it, may they, what did they send, load, decide, store, answer. So that the first two come first, the body and the query
 //! are taken as [`Unread`].
 
-use crate::web::{Failure, StrictJson, read_body};
+use crate::web::{BodyParts, Failure, StrictJson, read_body};
 use astra_kernel::{Code, Problem};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use http::request::Parts;
@@ -159,6 +159,11 @@ impl Unread {
     pub async fn bytes(self, media_types: &[&'static str], limit: usize) -> Result<bytes::Bytes, Failure> {
         self.media_type(media_types)?;
         read_body(self.0, limit).await
+    }
+
+    /// The body as it comes, up to a limit in bytes.
+    pub fn parts(self, limit: usize) -> BodyParts {
+        BodyParts::new(self.0, limit)
     }
 }
 

@@ -363,22 +363,45 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for StrictJson<T> {
 /// Reads a body up to a limit in bytes.
 ///
 /// # Errors
-/// `413` above the limit, `400` when it breaks off.
+/// As [`BodyParts::next`].
 pub async fn read_body(request: Request, limit: usize) -> Result<bytes::Bytes, Failure> {
-    // Put together as it comes, in a place of the size that is said: a Worker has room for a large document once or twice, not three times.
+    // Put together as it comes, in a place of the size that is said.
     let said = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     let mut bytes = Vec::with_capacity(said.unwrap_or(0).min(limit));
-    let mut body = Limited::new(request.into_body(), limit);
-    while let Some(frame) = body.frame().await {
-        match frame {
-            Ok(frame) => bytes.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data)),
-            Err(error) if error.is::<LengthLimitError>() => {
-                return Err(Problem::new(Code::PayloadTooLarge, format!("The body is larger than {limit} bytes.")).into());
-            }
-            Err(_) => return Err(Problem::new(Code::BadRequest, "The body broke off.").into()),
-        }
+    let mut body = BodyParts::new(request, limit);
+    while let Some(part) = body.next().await? {
+        bytes.extend_from_slice(&part);
     }
     Ok(bytes.into())
+}
+
+/// A body as it comes, up to a limit in bytes.
+#[derive(Debug)]
+pub struct BodyParts {
+    body: Limited<axum::body::Body>,
+    limit: usize,
+}
+
+impl BodyParts {
+    /// Of a request.
+    pub fn new(request: Request, limit: usize) -> Self {
+        Self { body: Limited::new(request.into_body(), limit), limit }
+    }
+
+    /// What comes next; none at the end.
+    ///
+    /// # Errors
+    /// `413` above the limit, `400` when it breaks off.
+    pub async fn next(&mut self) -> Result<Option<bytes::Bytes>, Failure> {
+        match self.body.frame().await {
+            Some(Ok(frame)) => Ok(Some(frame.into_data().unwrap_or_default())),
+            Some(Err(error)) if error.is::<LengthLimitError>() => {
+                Err(Problem::new(Code::PayloadTooLarge, format!("The body is larger than {} bytes.", self.limit)).into())
+            }
+            Some(Err(_)) => Err(Problem::new(Code::BadRequest, "The body broke off.").into()),
+            None => Ok(None),
+        }
+    }
 }
 
 /// Parses JSON strictly. A syntax error is a `400`; a field that does not fit is a `422` with its JSON pointer.

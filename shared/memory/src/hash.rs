@@ -9,23 +9,59 @@ use sha2::{Digest, Sha256};
 
 /// SHA-256 of a text's content, as 64 lower-case hexadecimal digits.
 pub fn content_hash(text: &str) -> String {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut hasher = Sha256::new();
-    let mut breaks = 0_usize;
-    let mut begun = false;
-    for line in text.split('\n') {
-        let line = line.trim_end();
-        if !line.is_empty() {
-            // Breaks are written when something follows them, and after something: so none stand around the text.
-            for _ in 0..if begun { breaks } else { 0 } {
-                hasher.update(b"\n");
+    let mut hash = ContentHash::default();
+    hash.push(text);
+    hash.finish()
+}
+
+/// The [`content_hash`] of a text that comes piece by piece.
+#[derive(Debug, Clone, Default)]
+pub struct ContentHash {
+    hasher: Sha256,
+    /// Anything has come.
+    begun: bool,
+    /// Anything has come that is content.
+    said: bool,
+    /// Lines that have ended since.
+    breaks: usize,
+    /// Blanks since, on the line that has not ended.
+    blanks: String,
+}
+
+impl ContentHash {
+    /// What comes next.
+    pub fn push(&mut self, text: &str) {
+        let text = if self.begun { text } else { text.strip_prefix('\u{feff}').unwrap_or(text) };
+        self.begun |= !text.is_empty();
+        for (number, line) in text.split('\n').enumerate() {
+            if number > 0 {
+                self.breaks += 1;
+                self.blanks.clear();
             }
-            hasher.update(line.as_bytes());
-            (begun, breaks) = (true, 0);
+            let content = line.trim_end();
+            if !content.is_empty() {
+                // Breaks are written when something follows them, and after something: so none stand around the text.
+                for _ in 0..if self.said { self.breaks } else { 0 } {
+                    self.hasher.update(b"\n");
+                }
+                self.hasher.update(self.blanks.as_bytes());
+                self.hasher.update(content.as_bytes());
+                (self.said, self.breaks) = (true, 0);
+                self.blanks.clear();
+            }
+            self.blanks.push_str(&line[content.len()..]);
         }
-        breaks += 1;
     }
-    hex::encode(hasher.finalize())
+
+    /// Whether it is nothing but blanks so far.
+    pub fn is_blank(&self) -> bool {
+        !self.said
+    }
+
+    /// The hash of what has come.
+    pub fn finish(self) -> String {
+        hex::encode(self.hasher.finalize())
+    }
 }
 
 #[cfg(test)]
@@ -60,6 +96,21 @@ mod tests {
             let normalised = normalised.trim_matches('\n');
             prop_assert_eq!(content_hash(normalised), content_hash(&text));
             prop_assert_eq!(content_hash(&text), hex::encode(Sha256::digest(normalised.as_bytes())));
+        }
+
+        #[test]
+        fn it_does_not_matter_how_a_text_comes(pieces in proptest::collection::vec("[ab \u{a0}\u{feff}\t\r\n]{0,6}", 0..8)) {
+            let mut hash = ContentHash::default();
+            for piece in &pieces {
+                hash.push(piece);
+            }
+            let text = pieces.concat();
+            prop_assert_eq!(hash.is_blank(), text.strip_prefix('\u{feff}').unwrap_or(&text).trim().is_empty());
+            prop_assert_eq!(hash.finish(), content_hash(&text));
+            // As it was before it could come in pieces.
+            let lines: Vec<&str> = text.strip_prefix('\u{feff}').unwrap_or(&text).split('\n').map(str::trim_end).collect();
+            let normalised = lines.join("\n");
+            prop_assert_eq!(content_hash(&text), hex::encode(Sha256::digest(normalised.trim_matches('\n').as_bytes())));
         }
     }
 }

@@ -13,21 +13,12 @@ use std::convert::Infallible;
 /// Deeper lists are indented no further.
 const MAX_INDENT: usize = 8;
 
-/// How many bytes of a title are kept.
-const MAX_TITLE: usize = 400;
+/// So many bytes are handed on at a time.
+const PART: usize = 1 << 16;
 
-/// What a page says.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Page {
-    /// Its `<title>`; empty when it has none.
-    pub title: String,
-    /// Its content as Markdown, without NUL.
-    pub markdown: String,
-}
-
-/// Reads a page. Whatever it holds, it is read to the end.
-pub fn read(html: &str) -> Page {
-    let mut writer = Writer::default();
+/// Reads a page, and hands on what it says as Markdown without NUL, part by part. Whatever it holds, it is read to the end.
+pub fn read(html: &str, hand_on: impl FnMut(&str)) {
+    let mut writer = Writer::new(hand_on);
     let mut emitter = CallbackEmitter::new(|event: CallbackEvent<'_>, _: Span<()>| -> Option<Infallible> {
         writer.event(&event);
         None
@@ -35,7 +26,7 @@ pub fn read(html: &str) -> Page {
     // Scripts and styles are read as the raw text that they are.
     emitter.naively_switch_states(true);
     let Ok(()) = Tokenizer::new_with_emitter(html, emitter).finish();
-    writer.page()
+    writer.finish();
 }
 
 /// What has to be between what was written and what comes next.
@@ -48,15 +39,19 @@ enum Gap {
     Paragraph,
 }
 
-#[derive(Default)]
-struct Writer {
-    title: String,
+struct Writer<F> {
+    hand_on: F,
+    /// What was written and not handed on.
     out: String,
+    /// Whether anything was handed on.
+    begun: bool,
+    /// At how many bytes something is handed on next.
+    due: usize,
     gap: Gap,
     /// What the next line begins with: a heading's or a list item's mark. Written with the first word, so that empty ones leave nothing.
     mark: String,
-    /// The element whose raw text is not content (or is the title), until its end.
-    raw: Option<Raw>,
+    /// Inside an element whose raw text is not content.
+    raw: bool,
     /// Open templates: their content is on no page.
     templates: usize,
     /// Open `pre`s. Only the outermost opens a fence.
@@ -81,12 +76,6 @@ enum Tag {
     Alt,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Raw {
-    Title,
-    Nothing,
-}
-
 #[derive(Default, Clone, Copy, PartialEq, Eq)]
 enum Fence {
     #[default]
@@ -96,7 +85,26 @@ enum Fence {
     Open,
 }
 
-impl Writer {
+impl<F: FnMut(&str)> Writer<F> {
+    fn new(hand_on: F) -> Self {
+        Self {
+            hand_on,
+            out: String::new(),
+            begun: false,
+            due: PART,
+            gap: Gap::None,
+            mark: String::new(),
+            raw: false,
+            templates: 0,
+            pres: 0,
+            fence: Fence::None,
+            lists: Vec::new(),
+            tag: Tag::Other,
+            row_begun: false,
+            heading: false,
+        }
+    }
+
     fn event(&mut self, event: &CallbackEvent<'_>) {
         match *event {
             CallbackEvent::OpenStartTag { name } => self.start(name),
@@ -113,8 +121,7 @@ impl Writer {
 
     fn start(&mut self, name: &[u8]) {
         match name {
-            b"title" => self.raw = Some(Raw::Title),
-            b"script" | b"style" | b"noscript" | b"iframe" | b"noembed" | b"noframes" => self.raw = Some(Raw::Nothing),
+            b"title" | b"script" | b"style" | b"noscript" | b"iframe" | b"noembed" | b"noframes" => self.raw = true,
             b"template" => self.templates += 1,
             b"img" => self.tag = Tag::Image,
             b"br" if self.pres > 0 => self.text("\n"),
@@ -144,7 +151,7 @@ impl Writer {
 
     fn end(&mut self, name: &[u8]) {
         match name {
-            b"title" | b"script" | b"style" | b"noscript" | b"iframe" | b"noembed" | b"noframes" => self.raw = None,
+            b"title" | b"script" | b"style" | b"noscript" | b"iframe" | b"noembed" | b"noframes" => self.raw = false,
             b"template" => self.templates = self.templates.saturating_sub(1),
             b"pre" => {
                 self.pres = self.pres.saturating_sub(1);
@@ -212,26 +219,19 @@ impl Writer {
     }
 
     fn text(&mut self, text: &str) {
-        match self.raw {
-            Some(Raw::Nothing) => {}
-            Some(Raw::Title) => {
-                let text = text.split_whitespace().collect::<Vec<_>>().join(" ").replace('\0', "");
-                // The first counts; drawings have titles too.
-                if self.title.is_empty() {
-                    text[..text.floor_char_boundary(MAX_TITLE)].clone_into(&mut self.title);
-                }
+        if self.raw || self.templates > 0 {
+            return;
+        }
+        if self.pres > 0 {
+            self.code(text);
+            return;
+        }
+        for (number, word) in text.split(|c: char| c.is_ascii_whitespace() || c == '\u{a0}' || c == '\0').enumerate() {
+            if number > 0 {
+                self.want(Gap::Space);
             }
-            None if self.templates > 0 => {}
-            None if self.pres > 0 => self.code(text),
-            None => {
-                for (number, word) in text.split(|c: char| c.is_ascii_whitespace() || c == '\u{a0}' || c == '\0').enumerate() {
-                    if number > 0 {
-                        self.want(Gap::Space);
-                    }
-                    if !word.is_empty() {
-                        self.word(word);
-                    }
-                }
+            if !word.is_empty() {
+                self.word(word);
             }
         }
     }
@@ -263,6 +263,9 @@ impl Writer {
         }
         self.gap = Gap::None;
         self.out.extend(text.chars().filter(|c| *c != '\0'));
+        if self.out.len() > self.due {
+            self.flush();
+        }
     }
 
     fn close_fence(&mut self) {
@@ -276,8 +279,11 @@ impl Writer {
     /// Writes the gap; true when a line begins.
     fn bridge(&mut self) -> bool {
         let gap = std::mem::take(&mut self.gap);
-        if self.out.is_empty() {
+        if self.out.is_empty() && !self.begun {
             return true;
+        }
+        if self.out.len() > self.due {
+            self.flush();
         }
         self.out.push_str(match gap {
             Gap::None => "",
@@ -288,9 +294,19 @@ impl Writer {
         gap >= Gap::Line
     }
 
-    fn page(mut self) -> Page {
+    /// Hands on what is written, but for the blanks at its end, which a fence's end takes back.
+    fn flush(&mut self) {
+        let end = self.out.trim_end().len();
+        (self.hand_on)(&self.out[..end]);
+        self.begun |= end > 0;
+        self.out.drain(..end);
+        // So that many blanks are not looked through again and again.
+        self.due = PART.max(2 * self.out.len());
+    }
+
+    fn finish(mut self) {
         self.close_fence();
-        Page { title: self.title, markdown: self.out }
+        (self.hand_on)(&self.out);
     }
 }
 
@@ -300,21 +316,22 @@ mod tests {
     use proptest::prelude::*;
 
     fn markdown(html: &str) -> String {
-        read(html).markdown
+        let mut markdown = String::new();
+        read(html, |part| markdown.push_str(part));
+        markdown
     }
 
     #[test]
     fn structure_is_kept() {
-        let page = read(
+        let page = markdown(
             "<!doctype html><html><head><title> ACME\n Handbook </title><style>p { color: red }</style></head><body>
             <h1>Refunds &amp; <em>returns</em></h1><p>They take <b>30</b> days,<br>not&nbsp;more.</p>
             <ul><li>Cash<ul><li>Euro</li></ul></li><li></li><li><p>Card</p></li></ul><ol><li>Ask<li>Wait</ol>
             <table><tr><th>Plan</th><th>Days</th></tr><tr><td>Basic</td><td>30</td></tr></table>
             <pre>\n# comment\n  x = 1;\n</pre><p># no heading</p><h2></h2><img alt='A chart'><script>alert('x')</script></body></html>",
         );
-        assert_eq!(page.title, "ACME Handbook");
         assert_eq!(
-            page.markdown,
+            page,
             "# Refunds & returns\n\nThey take 30 days,\nnot more.\n\n- Cash\n  - Euro\n\n- Card\n\n1. Ask\n2. Wait\n\n\
              Plan | Days\nBasic | 30\n\n```\n# comment\n  x = 1;\n```\n\n\\# no heading\n\nA chart"
         );
@@ -377,8 +394,23 @@ mod tests {
             let html = piece.repeat(10_000);
             assert!(markdown(&html).len() <= 4 * html.len(), "{piece}: {}", markdown(&html).len() / html.len());
         }
-        let title = format!("<title>{}</title>", "ü ".repeat(10_000));
-        assert!(read(&title).title.len() <= MAX_TITLE);
+    }
+
+    #[test]
+    fn a_long_page_is_handed_on_in_parts() {
+        for (html, text) in [("<p>word ", "\n\nword"), ("<pre>code\n\n\n</pre>", "\n\n```\ncode\n```"), ("<p>a<pre>\n \n</pre>", "\n\na")] {
+            let mut parts = Vec::new();
+            read(&html.repeat(100_000), |part| parts.push(part.to_owned()));
+            assert_eq!(parts.concat(), text.repeat(100_000).trim_start());
+            assert!(parts.len() > 2 && parts.iter().all(|part| part.len() < 2 * PART), "{html}");
+        }
+        // Many blanks that come one by one: this takes no time.
+        assert_eq!(markdown(&format!("<pre>a{}", " <b>".repeat(200_000))), "```\na\n```");
+        // Code in one piece, with blanks that are content only because something follows them.
+        assert_eq!(
+            markdown(&format!("<pre>{}\nb{}</pre>", " ".repeat(200_000), " ".repeat(200_000))),
+            format!("```\n{}\nb\n```", " ".repeat(200_000))
+        );
     }
 
     proptest! {

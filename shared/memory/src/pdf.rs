@@ -41,14 +41,18 @@ pub fn is_pdf(file: &[u8]) -> bool {
     file.get(..1024).unwrap_or(file).windows(5).any(|bytes| bytes == b"%PDF-")
 }
 
-/// A file as a document's body, which is text: base64.
+/// A file is kept as text, which is base64; in parts of so many bytes, or it has padding in the middle.
+pub const PART: usize = 3 << 18;
+
+/// A file, or a part of it, as text.
 pub fn to_body(file: &[u8]) -> String {
     STANDARD.encode(file)
 }
 
-/// The file of a document's body.
-pub fn of_body(body: &str) -> Option<Vec<u8>> {
-    STANDARD.decode(body).ok()
+/// Adds what a part of such a text says to what came before it; false when it is none.
+#[must_use]
+pub fn of_body(part: &str, file: &mut Vec<u8>) -> bool {
+    STANDARD.decode_vec(part, file).is_ok()
 }
 
 /// Pages into pieces: each is of one page, and says which.
@@ -78,9 +82,11 @@ mod tests {
     fn a_pdf_is_told_by_its_beginning_and_kept_as_text() {
         assert!(is_pdf(b"%PDF-1.7\n") && is_pdf(&[&[0; 1000][..], b"%PDF-1.7"].concat()));
         assert!(!is_pdf(b"") && !is_pdf(b"%PDF") && !is_pdf(&[&[0; 1024][..], b"%PDF-1.7"].concat()));
-        let file: Vec<u8> = (0..=255).collect();
-        assert_eq!(of_body(&to_body(&file)), Some(file));
-        assert_eq!(of_body("%PDF-"), None);
+        let file: Vec<u8> = (0..=255).cycle().take(PART + 100).collect();
+        let mut read = Vec::new();
+        assert!(file.chunks(PART).all(|part| of_body(&to_body(part), &mut read)));
+        assert!(file == read && to_body(&file) == file.chunks(PART).map(to_body).collect::<String>());
+        assert!(!of_body("%PDF-", &mut read));
     }
 
     #[test]

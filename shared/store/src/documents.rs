@@ -2,7 +2,7 @@
 
 use crate::jobs::Lease;
 use crate::memory::{Embedder, Put};
-use crate::{Database, Listed, Page, StoreError, Tenant, parse, tenant_statement};
+use crate::{Database, Listed, Page, StoreError, Tenant, tenant_statement};
 use astra_kernel::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -25,7 +25,9 @@ pub struct NewDocument<'a> {
     pub hash: &'a str,
     /// How many bytes were sent.
     pub bytes: usize,
-    /// The text.
+    /// How many parts of its text were sent before, by [`Tenant::put_document_part`].
+    pub parts: usize,
+    /// The text, or its last part.
     pub body: &'a str,
     /// Who sent it.
     pub created_by: &'a str,
@@ -95,15 +97,14 @@ pub struct RemovedDocument {
     pub chunks: i64,
 }
 
-/// What a job reads of a document.
+/// What a job reads of a document first: all but its text.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Body {
+pub struct ToSplit {
     /// What it is.
     pub media_type: String,
-    /// The text: asked for by itself, after all else.
-    #[serde(skip)]
-    pub body: String,
+    /// How many parts its text has.
+    pub parts: usize,
     /// How many pieces are there already: the first ones.
     pub chunks: usize,
     /// Who sent it.
@@ -171,43 +172,57 @@ pub enum Step {
     Stale,
 }
 
-const PUT: &str = tenant_statement!("document_put");
-
-/// A document as it is sent to the database: what was sent for it need not be kept any longer. (Of 20 MiB each copy counts, on Workers.)
-pub struct Written(String);
-
-impl std::fmt::Debug for Written {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Written({} bytes)", self.0.len())
-    }
+/// A part of a document's text, sent before the document.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NewPart<'a> {
+    /// The version's id to be.
+    pub document_id: Uuid,
+    /// Which part, from 0.
+    pub part: usize,
+    /// What it says.
+    pub body: &'a str,
+    /// The host's clock.
+    pub now: Timestamp,
 }
 
-impl NewDocument<'_> {
-    /// Writes it, into a place that is large enough from the beginning.
-    ///
-    /// # Errors
-    /// None that can come.
-    pub fn write(&self) -> Result<Written, StoreError> {
-        let mut json = Vec::with_capacity(self.body.len() / 16 * 17 + 4096);
-        serde_json::to_writer(&mut json, self).map_err(|_| StoreError::Shape(PUT))?;
-        String::from_utf8(json).map(Written).map_err(|_| StoreError::Shape(PUT))
-    }
+/// What became of a new document.
+#[derive(Debug)]
+pub enum PutDocument {
+    /// It is there, or was.
+    Put(Put<Document>),
+    /// Its first parts are there no more: they came more than an hour ago.
+    Late,
 }
 
 impl<D: Database> Tenant<'_, D> {
+    /// Keeps a part of a document that is not there yet; `None` when the workspace does not exist.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn put_document_part(&self, part: &NewPart<'_>) -> Result<Option<()>, StoreError> {
+        #[derive(Deserialize)]
+        struct Answer {}
+        self.found::<Answer>(tenant_statement!("document_part"), part).await.map(|found| found.map(|Answer {}| ()))
+    }
+
     /// Keeps a document as a new version, to be split by a job; `None` when the workspace does not exist.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn put_document(&self, document: &Written) -> Result<Option<Put<Document>>, StoreError> {
+    pub async fn put_document(&self, document: &NewDocument<'_>) -> Result<Option<PutDocument>, StoreError> {
         #[derive(Deserialize)]
         struct Answer {
             outcome: String,
             document: Option<Document>,
         }
-        let answer = self.call_text(PUT, &document.0).await?;
-        let Answer { outcome, document } = parse(PUT, &answer)?;
-        Ok(document.map(|document| if outcome == "created" { Put::Created(document) } else { Put::Known(document) }))
+        let Answer { outcome, document } = self.call(tenant_statement!("document_put"), document).await?;
+        Ok(match document {
+            Some(document) if outcome == "created" => Some(PutDocument::Put(Put::Created(document))),
+            Some(document) => Some(PutDocument::Put(Put::Known(document))),
+            None if outcome == "late" => Some(PutDocument::Late),
+            None => None,
+        })
     }
 
     /// Documents; `None` when the workspace does not exist.
@@ -235,11 +250,11 @@ impl<D: Database> Tenant<'_, D> {
         Ok(removed)
     }
 
-    /// A document's body for the job that splits it; `None` when it is gone, and the job with it, or somebody else has the job.
+    /// A document for the job that splits it; `None` when it is gone, and the job with it, or somebody else has the job.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn read_document(&self, lease: Lease, document_id: Uuid) -> Result<Option<Body>, StoreError> {
+    pub async fn read_document(&self, lease: Lease, document_id: Uuid) -> Result<Option<ToSplit>, StoreError> {
         #[derive(Serialize)]
         #[serde(rename_all = "camelCase")]
         struct Which {
@@ -248,13 +263,25 @@ impl<D: Database> Tenant<'_, D> {
             document_id: Uuid,
             apart: bool,
         }
+        self.found(tenant_statement!("document_read"), &Which { lease, document_id, apart: true }).await
+    }
+
+    /// A part of its text, from 0; `None` when it is gone, or somebody else has the job.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn read_document_part(&self, lease: Lease, document_id: Uuid, part: usize) -> Result<Option<String>, StoreError> {
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Which {
+            #[serde(flatten)]
+            lease: Lease,
+            document_id: Uuid,
+            part: usize,
+        }
         const BODY: &str = tenant_statement!("document_body");
-        let which = Which { lease, document_id, apart: true };
-        let Some(document) = self.found::<Body>(tenant_statement!("document_read"), &which).await? else { return Ok(None) };
-        let which = serde_json::to_string(&which).map_err(|_| StoreError::Shape(BODY))?;
-        let body = self.call_text(BODY, &which).await?;
-        // None is empty: somebody else has the job by now.
-        Ok((!body.is_empty()).then_some(Body { body, ..document }))
+        let which = serde_json::to_string(&Which { lease, document_id, part }).map_err(|_| StoreError::Shape(BODY))?;
+        self.call_text(BODY, &which).await.map(|body| (!body.is_empty()).then_some(body))
     }
 
     /// Vectors of pieces that the embedder of this generation has embedded before: for each its own, in pgvector's text form, or none.

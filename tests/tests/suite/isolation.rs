@@ -74,7 +74,7 @@ impl Full {
             rows("SELECT * FROM webhooks WHERE workspace_id = $1 ORDER BY name").await,
             rows("SELECT * FROM webhook_deliveries WHERE workspace_id = $1 ORDER BY id").await,
             db.rows(&format!("SELECT id, kind, content, user_id FROM \"mem_{id}\".memories ORDER BY id"), &[]).await,
-            db.rows(&format!("SELECT id, slug, version, body, status FROM \"mem_{id}\".documents ORDER BY id"), &[]).await,
+            db.rows(&format!("SELECT d.id, d.slug, d.version, b.body, d.status FROM \"mem_{id}\".documents d LEFT JOIN \"mem_{id}\".bodies b USING (id) ORDER BY d.id, b.part"), &[]).await,
             db.rows(&format!("SELECT id, position, content FROM \"mem_{id}\".chunks ORDER BY id"), &[]).await,
         ])
     }

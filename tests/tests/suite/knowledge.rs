@@ -151,6 +151,97 @@ async fn html_is_read_without_its_scripts_and_a_long_text_is_searched_as_a_whole
     }
 }
 
+/// How many parts of bodies are kept that fulfil this.
+async fn parts(db: &Db, ws: &Workspace, which: &str) -> i64 {
+    db.number(&format!("SELECT count(*) FROM \"mem_{}\".bodies WHERE $1 <> '' AND {which}", ws.id), &[&ws.id]).await
+}
+
+/// All lines of the workspace's export of a type, and on how many pages they come.
+async fn exported(ws: &Workspace, kind: &str) -> (Vec<Value>, usize) {
+    let (mut lines, mut pages, mut after) = (Vec::new(), 0, String::new());
+    loop {
+        let page = ws.owner.get(&ws.path(&format!("/export?limit=1000{after}"))).await.expect(200);
+        let text = String::from_utf8(page.body.to_vec()).unwrap();
+        lines.extend(text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).filter(|line| line["type"] == kind));
+        pages += 1;
+        match page.headers.get("next-cursor") {
+            Some(next) => after = format!("&after={}", next.to_str().unwrap()),
+            None => return (lines, pages),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_large_document_is_kept_in_parts_and_exported_in_them() {
+    let (ws, db) = (Workspace::local().await, Db::connect().await);
+    // Characters of two bytes, so that a megabyte may end within one.
+    let text = |beside: &str| -> String {
+        (0..6_000)
+            .map(|n| format!("Absatz {n}: {}{beside}\n\n", "ä ö ü ß ".repeat(n % 31)))
+            .chain(["The last word is plum.\n".to_owned()])
+            .collect()
+    };
+    let send = async |slug: &str, text: &str| {
+        ws.owner.request(http::Method::PUT, &path(&ws, slug)).body("text/plain", text.to_owned()).send().await
+    };
+    let first = text("");
+    let count = (first.len() as i64 - 1) / (1 << 20) + 1;
+    let kept = send("long", &first).await.ok(202);
+    assert_eq!((&kept["bytes"], count), (&json!(first.len()), 2));
+    let done = ready(&ws.owner, &ws, "long").await;
+    assert_eq!((&done["status"], &done["chunks"]), (&json!("ready"), &done["totalChunks"]));
+    assert_eq!(parts(&db, &ws, "uploaded_at IS NULL").await, count);
+    assert!(search(&ws.owner, &ws, "the last word is plum").await[0]["content"].as_str().unwrap().ends_with("The last word is plum."));
+    // The same again is kept once.
+    assert_eq!(send("long", &first).await.ok(200)["id"], kept["id"]);
+    assert_eq!(parts(&db, &ws, "true").await, count);
+    // An export has a part to a line, and not many of them to a page.
+    assert_eq!(send("other", &text("!")).await.ok(202)["version"], 1);
+    let (mut lines, pages) = exported(&ws, "documentPart").await;
+    lines.sort_by_key(|line| line["part"].as_i64());
+    let body: String = lines.iter().filter(|line| line["document_id"] == kept["id"]).map(|line| line["body"].as_str().unwrap()).collect();
+    assert!(body == first && lines.len() == 4 && pages > 1, "{} {pages}", lines.len());
+    let (documents, _) = exported(&ws, "document").await;
+    assert!(
+        documents.len() == 2 && documents.iter().all(|document| document["body"].is_null() && document["bytes"].is_i64()),
+        "{documents:?}"
+    );
+    ready(&ws.owner, &ws, "other").await;
+    for slug in ["long", "other"] {
+        ws.owner.delete(&path(&ws, slug)).await.ok(200);
+    }
+    assert_eq!(parts(&db, &ws, "true").await, 0);
+}
+
+#[tokio::test]
+async fn an_upload_that_breaks_off_is_no_document_and_is_cleared_away() {
+    let (ws, db) = (Workspace::local().await, Db::connect().await);
+    let send = async |body: Vec<u8>| ws.owner.request(http::Method::PUT, &path(&ws, "long")).body("text/plain", body).send().await;
+    let long = "A plum. ".repeat(300_000).into_bytes();
+    send([&long[..], b"\xff"].concat()).await.problem(422, "unprocessable");
+    assert_eq!(parts(&db, &ws, "uploaded_at IS NOT NULL").await, 2);
+    assert_eq!(ws.owner.get(&ws.path("/documents")).await.ok(200)["data"], json!([]));
+    assert_eq!(ws.owner.get(&ws.path("/memory/status")).await.ok(200)["documents"], 0);
+    assert!(exported(&ws, "documentPart").await.0.is_empty());
+    // Of an upload that is under way nothing is taken; what is older than an hour is.
+    send([&long[..], b"\xff"].concat()).await.problem(422, "unprocessable");
+    assert_eq!(parts(&db, &ws, "true").await, 4);
+    db.run(&format!("UPDATE \"mem_{}\".bodies SET uploaded_at = uploaded_at - interval '61 minutes'", ws.id)).await;
+    send([&long[..], b"\xff"].concat()).await.problem(422, "unprocessable");
+    assert_eq!(parts(&db, &ws, "true").await, 2);
+
+    // Who has lost a part has no document, whether all are gone or one.
+    let rows = db.rows(&format!("SELECT id FROM \"mem_{}\".bodies", ws.id), &[]).await;
+    for id in [&rows[0]["id"], &json!("0199c0de-0000-7000-8000-00000000000d")] {
+        let put = json!({ "id": id, "slug": "long", "title": "x", "mediaType": "text/plain", "tags": [], "hash": "x", "bytes": 9, "parts": 3, "body": "x",
+            "createdBy": "owner@test", "jobId": "0199c0de-0000-7000-8000-00000000000e", "now": "2026-11-29T00:00:00Z" });
+        let said =
+            db.rows("SELECT astra.document_put(astra.enter($1), $2) AS said", &[&astra_tests::proof::of(&ws.id), &put.to_string()]).await;
+        assert_eq!(said[0]["said"], r#"{"outcome":"late"}"#);
+    }
+    assert_eq!((parts(&db, &ws, "true").await, ws.owner.get(&ws.path("/documents")).await.ok(200)["data"].clone()), (0, json!([])));
+}
+
 #[tokio::test]
 async fn what_is_no_document_is_refused_and_nothing_is_kept() {
     let ws = Workspace::local().await;
@@ -177,8 +268,9 @@ async fn what_is_no_document_is_refused_and_nothing_is_kept() {
 async fn left_behind(db: &Db, ws: &Workspace, slug: &str, job: &str) {
     let id = &ws.id;
     let sql = format!(
-        "WITH d AS (INSERT INTO \"mem_{id}\".documents (id, slug, version, title, media_type, tags, hash, bytes, body, status, created_by, created_at)
-                    VALUES (gen_random_uuid(), '{slug}', 1, '{slug}', 'text/plain', '{{}}', '', 9, 'Plums are purple.', 'pending', 'owner@test', now()) RETURNING id)
+        "WITH d AS (INSERT INTO \"mem_{id}\".documents (id, slug, version, title, media_type, tags, hash, bytes, status, created_by, created_at)
+                    VALUES (gen_random_uuid(), '{slug}', 1, '{slug}', 'text/plain', '{{}}', '', 9, 'pending', 'owner@test', now()) RETURNING id),
+           b AS (INSERT INTO \"mem_{id}\".bodies (id, part, body) SELECT d.id, p.n, p.body FROM d, (VALUES (1, 'purple.'), (0, 'Plums are ')) p(n, body))
          INSERT INTO jobs (workspace_id, id, kind, ordering, arg, run_at, created_at, {job})
          SELECT '{id}', '0199c0de-0000-7000-8000-000000000009', 'ingest', 'document {slug}', jsonb_build_object('documentId', d.id), now(), now(), ",
         job = job.split('=').next().unwrap()
@@ -283,8 +375,8 @@ async fn a_version_that_is_being_split_is_not_found() {
     upload(&ws.member, &ws, "handbook", HANDBOOK).await;
     // As it is between two steps of the job: some pieces are there, the same as those that are searched.
     db.run(&format!(
-        "WITH d AS (INSERT INTO \"mem_{0}\".documents (id, slug, version, title, media_type, tags, hash, bytes, body, status, created_by, created_at)
-                    VALUES (gen_random_uuid(), 'handbook', 2, 'half', 'text/plain', '{{}}', '', 4, 'half', 'pending', 'member@test', now()) RETURNING id)
+        "WITH d AS (INSERT INTO \"mem_{0}\".documents (id, slug, version, title, media_type, tags, hash, bytes, status, created_by, created_at)
+                    VALUES (gen_random_uuid(), 'handbook', 2, 'half', 'text/plain', '{{}}', '', 4, 'pending', 'member@test', now()) RETURNING id)
          INSERT INTO \"mem_{0}\".chunks (id, document_id, position, heading, content, embedding)
          SELECT gen_random_uuid(), d.id, c.position, c.heading, c.content, c.embedding FROM d, \"mem_{0}\".chunks c",
         ws.id

@@ -67,7 +67,7 @@ async fn a_pdf_is_found_and_cited_by_its_page() {
     ready(&ws.owner, &ws, "handbook").await;
     assert_eq!(search(&ws, "efficient fjords").await["content"], "Efficient fjords: Žluťoučký kůň, Ελληνικά, Русский.");
 
-    // The export has the files as they were sent.
+    // The export has the files as they were sent, in parts.
     let export = ws.owner.get(&ws.path("/export?limit=200")).await.expect(200);
     let export = String::from_utf8(export.body.to_vec()).unwrap();
     for file in [HANDBOOK, LETTER] {

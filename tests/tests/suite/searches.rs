@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 /// A version with pieces, past the API: `texts` are rows of (n, content), split by nobody.
 async fn pieces(db: &Db, ws: &Workspace, slug: &str, texts: &str) {
     db.run(&format!(
-        "WITH d AS (INSERT INTO \"mem_{0}\".documents (id, slug, version, title, media_type, tags, hash, bytes, body, status, is_current, created_by, created_at)
-                    VALUES (gen_random_uuid(), '{slug}', 1, '{slug}', 'text/plain', '{{}}', '', 1, 'x', 'ready', true, 'member@test', now()) RETURNING id)
+        "WITH d AS (INSERT INTO \"mem_{0}\".documents (id, slug, version, title, media_type, tags, hash, bytes, status, is_current, created_by, created_at)
+                    VALUES (gen_random_uuid(), '{slug}', 1, '{slug}', 'text/plain', '{{}}', '', 1, 'ready', true, 'member@test', now()) RETURNING id)
          INSERT INTO \"mem_{0}\".chunks (id, document_id, position, heading, content, embedding)
          SELECT gen_random_uuid(), d.id, t.n, '', t.content, array_fill(1, ARRAY[384])::real[]::vector FROM d, ({texts}) t(n, content)",
         ws.id

@@ -12,11 +12,12 @@
 //! all that is left of a document for each chunk.
 
 mod lines;
+mod text;
 
-use lines::{Line, Lines, Path};
-use std::borrow::Cow;
+use lines::{AHEAD, Line, Lines, Path};
 use std::collections::VecDeque;
 use std::ops::Range;
+use text::Text;
 
 /// How long a chunk is at most.
 pub const CHUNK_TOKENS: usize = 1_000;
@@ -25,6 +26,9 @@ pub const CHUNK_TOKENS: usize = 1_000;
 pub const OVERLAP_TOKENS: usize = 200;
 
 const BYTES_PER_TOKEN: usize = 4;
+
+/// Of what is before a place two characters are looked at.
+const LOOK_BACK: usize = 2 * char::MAX_LEN_UTF8;
 
 /// How a document is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,22 +71,108 @@ impl Chunk {
 
 /// Splits a document.
 pub fn split(text: &str, format: Format) -> Vec<Chunk> {
-    split_by(text, format, CHUNK_TOKENS * BYTES_PER_TOKEN, OVERLAP_TOKENS * BYTES_PER_TOKEN)
+    let mut splitter = Splitter::new(format);
+    splitter.push(text);
+    splitter.end();
+    std::iter::from_fn(|| splitter.chunk()).collect()
 }
 
-fn split_by(text: &str, format: Format, size: usize, overlap: usize) -> Vec<Chunk> {
-    let text = if text.contains('\0') { Cow::Owned(text.replace('\0', " ")) } else { Cow::Borrowed(text) };
-    let markdown = format == Format::Markdown;
-    let mut path = Path::new(&text, markdown);
-    let mut said = 0;
-    parts(&text, markdown, size, overlap)
-        .enumerate()
-        .map(|(position, part)| {
-            let heading = path.of(&(part.start.max(said)..part.end));
-            said = part.end;
-            Chunk { position, heading, text: text[part].to_owned() }
-        })
-        .collect()
+/// Splits a document that comes piece by piece. Its chunks are those of [`split`], however it is cut into pieces.
+///
+/// Ask for chunks after each piece, and again after the end: what was asked for is forgotten.
+#[derive(Debug)]
+pub struct Splitter {
+    text: Text,
+    size: usize,
+    overlap: usize,
+    breaks: Breaks,
+    path: Path,
+    /// Where the next chunk may begin.
+    from: usize,
+    /// Where the last one ended.
+    said: usize,
+    position: usize,
+}
+
+impl Splitter {
+    /// Of a document of which nothing is there yet.
+    pub fn new(format: Format) -> Self {
+        Self::of(format, CHUNK_TOKENS * BYTES_PER_TOKEN, OVERLAP_TOKENS * BYTES_PER_TOKEN)
+    }
+
+    /// `size` is at least 16 and `overlap` less than half of it, so that each chunk says something new.
+    fn of(format: Format, size: usize, overlap: usize) -> Self {
+        let markdown = format == Format::Markdown;
+        Self {
+            text: Text::default(),
+            size,
+            overlap,
+            breaks: Breaks::new(markdown),
+            path: Path::new(markdown),
+            from: 0,
+            said: 0,
+            position: 0,
+        }
+    }
+
+    /// What comes next of the document.
+    pub fn push(&mut self, text: &str) {
+        self.text.forget(self.from.saturating_sub(LOOK_BACK).min(self.breaks.lines.at).min(self.path.read()));
+        self.text.push(text);
+    }
+
+    /// That was all of it.
+    pub fn end(&mut self) {
+        self.text.whole = true;
+    }
+
+    /// The next chunk; none as long as it depends on what is still to come, and at the end.
+    pub fn chunk(&mut self) -> Option<Chunk> {
+        let said = self.said;
+        let part = self.part()?;
+        let heading = self.path.of(&self.text, &(part.start.max(said)..part.end));
+        self.position += 1;
+        Some(Chunk { position: self.position - 1, heading, text: self.text.of(part).to_owned() })
+    }
+
+    /// Where the next chunk is.
+    fn part(&mut self) -> Option<Range<usize>> {
+        loop {
+            let start = self.begin()?;
+            let (is_last, size) = (self.text.end() - start <= self.size, self.size);
+            if !self.text.whole && self.text.end() - start <= size + AHEAD {
+                return None;
+            }
+            self.breaks.look(&self.text, start, start + size);
+            let (end, rank) = if is_last { (self.text.end(), Rank::Heading) } else { cut(&self.text, start, size, &self.breaks) };
+            let part = start..start + self.text.of(start..end).trim_end().len();
+            self.from = if rank == Rank::Heading { end } else { repeat(&self.text, end, self.overlap, &self.breaks) };
+            // All of a part may have been said when only blanks came after it.
+            if part.end > self.said {
+                self.said = part.end;
+                return Some(part);
+            }
+            self.from = self.from.max(end);
+        }
+    }
+
+    /// Where the next text begins, with up to so many blanks before it on its line: indentation means something in Markdown.
+    fn begin(&mut self) -> Option<usize> {
+        let (from, indent) = (self.from, self.size / 8);
+        let rest = self.text.rest(from);
+        let blanks = rest.find(|c: char| !c.is_whitespace());
+        let line = rest[..blanks.unwrap_or(rest.len())].rfind('\n').map_or(from, |end| from + end + 1);
+        let Some(blanks) = blanks else {
+            // Of blanks that may be an indentation the line is still to be found.
+            self.from = if self.text.end() - line > indent.max(AHEAD) { self.text.end() } else { line };
+            self.breaks.look(&self.text, line, line);
+            self.path.skip(&self.text, line.max(self.said));
+            return None;
+        };
+        let start = from + blanks;
+        let begins_line = self.text.before(line).next().is_none_or(|before| before == '\n');
+        Some(if begins_line && start - line <= indent { line } else { start })
+    }
 }
 
 /// Where a text may be cut, the better the greater.
@@ -96,62 +186,35 @@ enum Rank {
     Heading,
 }
 
-/// The parts of a text. `size` is at least 16 and `overlap` less than half of it, so that each part says something new.
-fn parts(text: &str, markdown: bool, size: usize, overlap: usize) -> impl Iterator<Item = Range<usize>> {
-    let mut breaks = Breaks { lines: Lines::new(text, markdown), found: VecDeque::new(), seen: 0, before: Line::Blank };
-    let mut from = 0;
-    let mut said = 0;
-    std::iter::from_fn(move || {
-        loop {
-            let start = begin(text, from, size / 8)?;
-            breaks.look(start, start + size);
-            let (end, rank) = if text.len() - start <= size { (text.len(), Rank::Heading) } else { cut(text, start, size, &breaks) };
-            let part = start..start + text[start..end].trim_end().len();
-            from = if rank == Rank::Heading { end } else { repeat(text, end, overlap, &breaks) };
-            // All of a part may have been said when only blanks came after it.
-            if part.end > said {
-                said = part.end;
-                return Some(part);
-            }
-            from = from.max(end);
-        }
-    })
-}
-
-/// The next text from a place on, with up to so many blanks before it on its line: indentation means something in Markdown.
-fn begin(text: &str, from: usize, indent: usize) -> Option<usize> {
-    let start = from + text[from..].find(|c: char| !c.is_whitespace())?;
-    let line = text[from..start].rfind('\n').map_or(from, |end| from + end + 1);
-    let whole = line == 0 || text.as_bytes()[line - 1] == b'\n';
-    Some(if whole && start - line <= indent { line } else { start })
-}
-
 /// The beginnings of lines as places to cut, only those that are looked at.
-struct Breaks<'a> {
-    lines: Lines<'a>,
+#[derive(Debug)]
+struct Breaks {
+    lines: Lines,
     found: VecDeque<(usize, Rank)>,
-    /// Where the lines that were read end.
-    seen: usize,
+    /// The line before those that are still to be read.
     before: Line,
 }
 
-impl Breaks<'_> {
+impl Breaks {
+    fn new(markdown: bool) -> Self {
+        Self { lines: Lines::new(markdown), found: VecDeque::new(), before: Line::Blank }
+    }
+
     /// Reads to a place and forgets what lies before another.
-    fn look(&mut self, from: usize, to: usize) {
-        while self.seen <= to
-            && let Some((place, line)) = self.lines.next()
+    fn look(&mut self, text: &Text, from: usize, to: usize) {
+        while self.lines.at <= to
+            && let Some((place, line)) = self.lines.next(text)
         {
-            self.seen = place.end;
             let rank = match (&self.before, &line) {
                 // A heading stays with what follows it.
-                (_, Line::Blank) | (Line::Heading(..), _) => None,
-                (_, Line::Heading(..)) => Some(Rank::Heading),
+                (_, Line::Blank | Line::More) | (Line::Heading(_), _) => None,
+                (_, Line::Heading(_)) => Some(Rank::Heading),
                 (Line::Blank, Line::Text(_)) => Some(Rank::Paragraph),
-                (Line::Text(_), Line::Text(_)) => Some(Rank::Line),
+                (Line::Text(_) | Line::More, Line::Text(_)) => Some(Rank::Line),
             };
             self.found.extend(rank.map(|rank| (place.start, rank)));
             // Blank lines after a heading do not part it from its text.
-            if line != Line::Blank || !matches!(self.before, Line::Heading(..)) {
+            if line != Line::Blank || !matches!(self.before, Line::Heading(_)) {
                 self.before = line;
             }
         }
@@ -166,8 +229,8 @@ impl Breaks<'_> {
 }
 
 /// Where to end a part that is longer than `size`: at the last of the best places in its second half.
-fn cut(text: &str, start: usize, size: usize, breaks: &Breaks<'_>) -> (usize, Rank) {
-    let (least, most) = (text.ceil_char_boundary(start + size / 2), text.floor_char_boundary(start + size));
+fn cut(text: &Text, start: usize, size: usize, breaks: &Breaks) -> (usize, Rank) {
+    let (least, most) = (text.ceil(start + size / 2), text.floor(start + size));
     let mut best = (most, Rank::Char);
     let lines = breaks.within(least + 1..most + 1);
     for (place, rank) in lines.chain(inner(text, least..most)) {
@@ -180,8 +243,8 @@ fn cut(text: &str, start: usize, size: usize, breaks: &Breaks<'_>) -> (usize, Ra
 
 /// Where to begin after a cut so that what came before is repeated: at the last heading, else at the first paragraph, line or sentence,
 /// else at the first word within `overlap` bytes; at the cut when there is none.
-fn repeat(text: &str, end: usize, overlap: usize, breaks: &Breaks<'_>) -> usize {
-    let least = text.ceil_char_boundary(end - overlap);
+fn repeat(text: &Text, end: usize, overlap: usize, breaks: &Breaks) -> usize {
+    let least = text.ceil(end - overlap);
     let heading = breaks.within(least..end).rev().find(|(_, rank)| *rank == Rank::Heading);
     let whole = || breaks.within(least..end).chain(inner(text, least..end)).filter(|(place, rank)| *rank > Rank::Word && *place < end);
     let word = || inner(text, least..end).next();
@@ -189,12 +252,12 @@ fn repeat(text: &str, end: usize, overlap: usize, breaks: &Breaks<'_>) -> usize 
 }
 
 /// The ends of sentences and words in a part of a text: where the blank after them begins, or after the mark where no blank is needed.
-fn inner(text: &str, range: Range<usize>) -> impl Iterator<Item = (usize, Rank)> {
+fn inner(text: &Text, range: Range<usize>) -> impl Iterator<Item = (usize, Rank)> {
     // Two characters before, if there are any: "30." is the number of an item, not the end of a sentence.
-    let mut earlier = text[..range.start].chars().rev();
+    let mut earlier = text.before(range.start);
     let mut last = earlier.next();
     let mut ended = ends(earlier.next(), last);
-    text[range.clone()].char_indices().filter_map(move |(at, c)| {
+    text.of(range.clone()).char_indices().filter_map(move |(at, c)| {
         let place = range.start + at;
         let rank = if c.is_whitespace() && last.is_some_and(|last| !last.is_whitespace()) {
             Some(if ended { Rank::Sentence } else { Rank::Word })

@@ -5,6 +5,22 @@ fn markdown(text: &str) -> Vec<Chunk> {
     split(text, Format::Markdown)
 }
 
+fn split_by(text: &str, format: Format, size: usize, overlap: usize) -> Vec<Chunk> {
+    in_pieces([text], Splitter::of(format, size, overlap))
+}
+
+/// What comes piece by piece, asked for as soon as it can be said.
+fn in_pieces<'a>(pieces: impl IntoIterator<Item = &'a str>, mut splitter: Splitter) -> Vec<Chunk> {
+    let mut chunks = Vec::new();
+    for piece in pieces {
+        splitter.push(piece);
+        chunks.extend(std::iter::from_fn(|| splitter.chunk()));
+    }
+    splitter.end();
+    chunks.extend(std::iter::from_fn(|| splitter.chunk()));
+    chunks
+}
+
 /// Sentences of about 50 bytes, each with a number of its own.
 fn prose(from: usize, number: usize) -> String {
     (from..from + number).fold(String::new(), |text, n| text + &format!("This is the sentence with the number {n} of many. "))
@@ -107,7 +123,10 @@ proptest! {
     fn nothing_is_lost_and_nothing_is_too_long(text in document(), size in 16_usize..120, part in 0_usize..100, is_markdown: bool) {
         let overlap = part * (size / 2 - 1) / 100;
         let text = text.replace('\0', " ");
-        let parts: Vec<Range<usize>> = parts(&text, is_markdown, size, overlap).collect();
+        let mut splitter = Splitter::of(if is_markdown { Format::Markdown } else { Format::Text }, size, overlap);
+        splitter.push(&text);
+        splitter.end();
+        let parts: Vec<Range<usize>> = std::iter::from_fn(|| splitter.part()).collect();
         let mut said = 0;
         for part in &parts {
             prop_assert!(part.len() <= size && !text[part.clone()].trim().is_empty(), "{part:?}");
@@ -131,5 +150,36 @@ proptest! {
         }
         let blanks = |text: &str| text.chars().filter(|c| !c.is_whitespace()).count();
         prop_assert!(chunks.iter().map(|chunk| blanks(&chunk.text)).sum::<usize>() >= blanks(&whole));
+    }
+
+    #[test]
+    fn it_does_not_matter_how_a_document_comes(
+        texts in proptest::collection::vec((document(), 0_usize..6_000), 1..12), size in 16_usize..5_000, cuts in proptest::collection::vec(0.0..1.0, 0..20), is_markdown: bool,
+    ) {
+        // Some of it repeated until it is longer than what is looked ahead, some of it in one line.
+        let text: String = texts.iter().map(|(text, length)| text.repeat(if text.is_empty() { 0 } else { length / text.len() + 1 })).collect();
+        let format = if is_markdown { Format::Markdown } else { Format::Text };
+        let mut places: Vec<usize> = cuts.iter().map(|cut| text.floor_char_boundary((cut * text.len() as f64) as usize)).chain([0, text.len()]).collect();
+        places.sort_unstable();
+        let pieces = places.windows(2).map(|pair| &text[pair[0]..pair[1]]);
+        prop_assert_eq!(in_pieces(pieces, Splitter::of(format, size, size / 5)), split_by(&text, format, size, size / 5));
+    }
+}
+
+#[test]
+fn what_is_kept_of_a_document_is_what_is_looked_at() {
+    for piece in ["a\n", "# A\n", " ", "\n", "a ", "é", "```\n", "a\n===\n\n", "# A\n\nThis is a sentence. This is another one.\n\n"] {
+        let mut splitter = Splitter::new(Format::Markdown);
+        let (mut kept, mut said) = (0, 0);
+        let piece = piece.repeat(1_000);
+        for _ in 0..1_000_000 / piece.len() {
+            splitter.push(&piece);
+            while let Some(chunk) = splitter.chunk() {
+                said += chunk.text.len();
+            }
+            kept = kept.max(splitter.text.kept());
+        }
+        assert!(kept < 200_000, "{:?} {kept}", &piece[..4]);
+        assert!(said > 900_000 || piece.trim().is_empty(), "{:?} {said}", &piece[..4]);
     }
 }

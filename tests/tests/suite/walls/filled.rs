@@ -118,12 +118,13 @@ fn by_hand(table: &str) -> Option<&'static str> {
         }
         "memory_settings" => "INSERT INTO memory_settings (workspace_id, updated_at) VALUES ('{ws}', now())",
         "documents" => {
-            "INSERT INTO \"mem_{ws}\".documents (id, slug, version, title, media_type, tags, hash, bytes, body, status, created_by, created_at)
-             VALUES (gen_random_uuid(), 'plum', 1, 'plum', 'text/plain', '{}', '', 4, 'plum', 'pending', 'member@test', now())"
+            "INSERT INTO \"mem_{ws}\".documents (id, slug, version, title, media_type, tags, hash, bytes, status, created_by, created_at)
+             VALUES (gen_random_uuid(), 'plum', 1, 'plum', 'text/plain', '{}', '', 4, 'pending', 'member@test', now())"
         }
+        "bodies" => "INSERT INTO \"mem_{ws}\".bodies (id, part, body) VALUES (gen_random_uuid(), 0, 'plum')",
         "chunks" => {
-            "WITH d AS (INSERT INTO \"mem_{ws}\".documents (id, slug, version, title, media_type, tags, hash, bytes, body, status, created_by, created_at)
-                        VALUES (gen_random_uuid(), 'plum-2', 1, 'plum', 'text/plain', '{}', '', 4, 'plum', 'ready', 'member@test', now()) RETURNING id)
+            "WITH d AS (INSERT INTO \"mem_{ws}\".documents (id, slug, version, title, media_type, tags, hash, bytes, status, created_by, created_at)
+                        VALUES (gen_random_uuid(), 'plum-2', 1, 'plum', 'text/plain', '{}', '', 4, 'ready', 'member@test', now()) RETURNING id)
              INSERT INTO \"mem_{ws}\".chunks (id, document_id, position, heading, content, embedding)
              SELECT gen_random_uuid(), d.id, 0, '', 'plum', array_fill(0.1, ARRAY[384])::vector FROM d"
         }
