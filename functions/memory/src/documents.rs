@@ -11,7 +11,7 @@ use astra_host::stream::TurnHost;
 use astra_host::{Call, Failure};
 use astra_kernel::{Code, Permission, Problem, Timestamp};
 use astra_memory::pdf;
-use astra_store::documents::{Document, DocumentList, NewDocument, NewPart, PutDocument};
+use astra_store::documents::{Document, DocumentList, NewDocument, NewPart, TooLate};
 use astra_store::memory::{Put, Source};
 use axum::Json;
 use axum::response::{IntoResponse, Response};
@@ -196,12 +196,12 @@ pub(crate) async fn upload<H: TurnHost>(call: Call<H>, Params(path): Params<Docu
         now: call.host.now(),
     };
     let (status, document) = match allowed.data.put_document(&document).await?.ok_or_else(gone)? {
-        PutDocument::Put(Put::Created(document)) => {
+        Ok(Put::Created(document)) => {
             work::soon(&call.host, allowed.data.workspace());
             (StatusCode::ACCEPTED, document)
         }
-        PutDocument::Put(Put::Known(document)) => (StatusCode::OK, document),
-        PutDocument::Late => return Err(Problem::new(Code::BadRequest, "The upload took more than an hour. Send it again.").into()),
+        Ok(Put::Known(document)) => (StatusCode::OK, document),
+        Err(TooLate) => return Err(Problem::new(Code::BadRequest, "The upload took more than an hour. Send it again.").into()),
     };
     Ok((status, Json(DocumentView::from(document))).into_response())
 }

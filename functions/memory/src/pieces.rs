@@ -3,6 +3,7 @@
 //! Text is read part by part and forgotten when its pieces are taken, so that a document of 20 MiB takes a megabyte or two of memory; it is read once to count its pieces, and once to
 //! have them. A page of HTML and a PDF are read as a whole: their tokens and objects go where they like.
 
+use crate::upload;
 use crate::work::Undone;
 use astra_host::NotConverted;
 use astra_host::stream::TurnHost;
@@ -81,7 +82,8 @@ impl<H: TurnHost> Source<'_, H> {
 
     /// A page's pieces.
     async fn page(&self) -> Result<Vec<Chunk>, Undone> {
-        let mut page = String::new();
+        // A place of the right size at once: one that grows is there twice while it does.
+        let mut page = String::with_capacity(self.parts * upload::PART);
         for part in 0..self.parts {
             page.push_str(&self.part(part).await?);
         }
@@ -98,7 +100,7 @@ impl<H: TurnHost> Source<'_, H> {
     /// A PDF's pieces. Its reader may also have ended over somebody else's file at the same moment, so that it is asked again, but not for ever.
     async fn pages(&self, attempts: u32) -> Result<Vec<Chunk>, Undone> {
         let never = |why: &dyn std::fmt::Display| Undone::Never(format!("The PDF cannot be read: {why}."));
-        let mut file = Vec::new();
+        let mut file = Vec::with_capacity(self.parts * pdf::PART);
         for part in 0..self.parts {
             if !pdf::of_body(&self.part(part).await?, &mut file) {
                 return Err(never(&Refusal::Broken));

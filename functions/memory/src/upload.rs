@@ -5,7 +5,7 @@ use astra_memory::hash::ContentHash;
 use astra_memory::pdf;
 
 /// How many bytes of a text are one part: 1 MiB. A PDF's part is as long as text.
-const PART: usize = 1 << 20;
+pub(crate) const PART: usize = 1 << 20;
 
 /// A body of which some has come.
 #[derive(Default)]
@@ -105,12 +105,12 @@ mod tests {
         let mut parts = Vec::new();
         for bytes in body.chunks(at_once) {
             upload.push(bytes);
-            while let Some((place, part)) = upload.part().map_err(|problem| problem.detail.to_string())? {
+            while let Some((place, part)) = upload.part().map_err(|problem| problem.detail.clone())? {
                 assert_eq!(place, parts.len());
                 parts.push(part);
             }
         }
-        upload.finish().map(|rest| (parts, rest)).map_err(|problem| problem.detail.to_string())
+        upload.finish().map(|rest| (parts, rest)).map_err(|problem| problem.detail.clone())
     }
 
     #[test]

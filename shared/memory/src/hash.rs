@@ -31,8 +31,9 @@ pub struct ContentHash {
 impl ContentHash {
     /// What comes next.
     pub fn push(&mut self, text: &str) {
-        let text = if self.begun { text } else { text.strip_prefix('\u{feff}').unwrap_or(text) };
+        let begun = self.begun;
         self.begun |= !text.is_empty();
+        let text = if begun { text } else { text.strip_prefix('\u{feff}').unwrap_or(text) };
         for (number, line) in text.split('\n').enumerate() {
             if number > 0 {
                 self.breaks += 1;

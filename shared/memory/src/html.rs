@@ -43,8 +43,8 @@ struct Writer<F> {
     hand_on: F,
     /// What was written and not handed on.
     out: String,
-    /// Whether anything was handed on.
-    begun: bool,
+    /// How many bytes were handed on.
+    handed_on: usize,
     /// At how many bytes something is handed on next.
     due: usize,
     gap: Gap,
@@ -90,7 +90,7 @@ impl<F: FnMut(&str)> Writer<F> {
         Self {
             hand_on,
             out: String::new(),
-            begun: false,
+            handed_on: 0,
             due: PART,
             gap: Gap::None,
             mark: String::new(),
@@ -279,7 +279,7 @@ impl<F: FnMut(&str)> Writer<F> {
     /// Writes the gap; true when a line begins.
     fn bridge(&mut self) -> bool {
         let gap = std::mem::take(&mut self.gap);
-        if self.out.is_empty() && !self.begun {
+        if self.out.is_empty() && self.handed_on == 0 {
             return true;
         }
         if self.out.len() > self.due {
@@ -298,7 +298,7 @@ impl<F: FnMut(&str)> Writer<F> {
     fn flush(&mut self) {
         let end = self.out.trim_end().len();
         (self.hand_on)(&self.out[..end]);
-        self.begun |= end > 0;
+        self.handed_on += end;
         self.out.drain(..end);
         // So that many blanks are not looked through again and again.
         self.due = PART.max(2 * self.out.len());

@@ -186,14 +186,9 @@ pub struct NewPart<'a> {
     pub now: Timestamp,
 }
 
-/// What became of a new document.
+/// A document's first parts are there no more: they came more than an hour ago.
 #[derive(Debug)]
-pub enum PutDocument {
-    /// It is there, or was.
-    Put(Put<Document>),
-    /// Its first parts are there no more: they came more than an hour ago.
-    Late,
-}
+pub struct TooLate;
 
 impl<D: Database> Tenant<'_, D> {
     /// Keeps a part of a document that is not there yet; `None` when the workspace does not exist.
@@ -210,7 +205,7 @@ impl<D: Database> Tenant<'_, D> {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn put_document(&self, document: &NewDocument<'_>) -> Result<Option<PutDocument>, StoreError> {
+    pub async fn put_document(&self, document: &NewDocument<'_>) -> Result<Option<Result<Put<Document>, TooLate>>, StoreError> {
         #[derive(Deserialize)]
         struct Answer {
             outcome: String,
@@ -218,10 +213,8 @@ impl<D: Database> Tenant<'_, D> {
         }
         let Answer { outcome, document } = self.call(tenant_statement!("document_put"), document).await?;
         Ok(match document {
-            Some(document) if outcome == "created" => Some(PutDocument::Put(Put::Created(document))),
-            Some(document) => Some(PutDocument::Put(Put::Known(document))),
-            None if outcome == "late" => Some(PutDocument::Late),
-            None => None,
+            Some(document) => Some(Ok(if outcome == "created" { Put::Created(document) } else { Put::Known(document) })),
+            None => (outcome == "late").then_some(Err(TooLate)),
         })
     }
 

@@ -185,7 +185,7 @@ async fn a_large_document_is_kept_in_parts_and_exported_in_them() {
         ws.owner.request(http::Method::PUT, &path(&ws, slug)).body("text/plain", text.to_owned()).send().await
     };
     let first = text("");
-    let count = (first.len() as i64 - 1) / (1 << 20) + 1;
+    let count = i64::try_from(first.len().div_ceil(1 << 20)).unwrap();
     let kept = send("long", &first).await.ok(202);
     assert_eq!((&kept["bytes"], count), (&json!(first.len()), 2));
     let done = ready(&ws.owner, &ws, "long").await;
