@@ -45,8 +45,8 @@ def fill(db, name, made, count, index, batch=5000):
     """A document of so many chunks, past the API: what is measured here is the search. The index is made as the product makes it."""
     schema = f'"mem_{name}"'
     document = uuid.uuid4()
-    db.execute(f"INSERT INTO {schema}.documents (id, slug, version, title, media_type, tags, hash, bytes, body, status, chunks, total, is_current, created_by, created_at, ready_at) "
-               "VALUES (%s, 'bench', 1, 'Bench', 'text/plain', '{}', '', 1, 'x', 'ready', %s, %s, true, 'bench', now(), now())", (document, count, count))
+    db.execute(f"INSERT INTO {schema}.documents (id, slug, version, title, media_type, tags, hash, bytes, status, chunks, total, is_current, created_by, created_at, ready_at) "
+               "VALUES (%s, 'bench', 1, 'Bench', 'text/plain', '{}', '', 1, 'ready', %s, %s, true, 'bench', now(), now())", (document, count, count))
     position = 0
     while position < count:
         vectors = made.vectors(min(batch, count - position))
