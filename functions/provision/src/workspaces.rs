@@ -310,8 +310,8 @@ struct ExportQuery {
 }
 
 /// One page of all that the workspace has, as JSON lines `{type, ..}`: the workspace, members, roles, agents, names of secrets, conversations, turns, the ledger,
-/// grants, memories, documents, and the parts of their texts (`documentPart`: `document_id`, part from 0, body; of a PDF base64). A page also ends where it has two megabytes. The header
-/// `Next-Cursor` says where the next page begins; the last page has none.
+/// grants, memories, documents, and the parts of their texts (`documentPart`: `document_id`, part from 0, body; of a PDF base64), what memories have replaced, memory's settings, webhooks
+/// without their secrets. A page also ends where it has two megabytes. The header `Next-Cursor` says where the next page begins; the last page has none.
 #[utoipa::path(
     get, path = "/workspaces/{workspaceId}/export", tag = "workspaces", operation_id = "exportWorkspace",
     params(

@@ -120,6 +120,8 @@ async fn the_same_is_not_appended_and_what_changed_supersedes_with_its_history()
     assert_eq!(history, ["My name is Bo.", "My name is Anna."], "{read}");
     let search = ws.member.post(&ws.path("/memories/search"), &json!({ "query": "My name is Anna" })).await.ok(200);
     assert!(!search.to_string().contains("Anna"), "what was superseded is not found: {search}");
+    let export = String::from_utf8(ws.owner.get(&ws.path("/export")).await.expect(200).body.to_vec()).unwrap();
+    assert!(export.lines().any(|line| line.contains(r#""supersededMemory""#) && line.contains("My name is Anna.")), "{export}");
     // A memory that is taken away takes its history along.
     let _ = ws.member.delete(&path).await.expect(204);
     let sql = format!("SELECT count(*) FROM \"mem_{}\".superseded", ws.id);
