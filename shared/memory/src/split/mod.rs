@@ -5,7 +5,8 @@
 //! is repeated across a heading. It knows the headings that it stands under.
 //!
 //! 1. Nothing is lost: every character but blanks is in a chunk. (NUL, which Postgres cannot store, counts as a blank.)
-//! 2. Time is linear in the text, memory is the chunks and a few kilobytes, whatever the text is: one line of megabytes, a million headings.
+//! 2. Time is linear in the text. A document may come piece by piece ([`Splitter`]); memory is such a piece and some twenty kilobytes, whatever the text
+//!    is: one line of megabytes, a million headings. For that no line is looked at for longer than `lines` says.
 //! 3. A token is taken as four bytes, as in `astra-models`: no tokenizer here, and every embedder takes far longer texts.
 //!
 //! Why not a crate: text-splitter brings ICU's segmentation data along, 2.3 MB gzipped in a wasm where this is 15 KB, and looks through
