@@ -162,6 +162,29 @@ async fn the_local_embedders_vectors_add_to_what_the_words_found_and_hardly_reor
 }
 
 #[tokio::test]
+async fn of_a_vast_table_more_candidates_are_looked_at() {
+    let (ws, db) = (Workspace::local().await, Db::connect().await);
+    ws.member.post(&ws.path("/memories"), &json!({ "kind": "note", "content": "plum" })).await.ok(201);
+    let kept = async || {
+        let session = Session::of_function("astra_memory").await;
+        let enter = format!("SELECT astra.enter('{}')", proof::of(&ws.id));
+        let search = format!(
+            "WITH found AS MATERIALIZED (SELECT (astra.memory_search('{0}', jsonb_build_object('subject', 'member@test', 'what', '{{memories}}'::text[], 'query', 'plum', 'limit', 9,
+               'embedding', (SELECT m.embedding::text FROM \"mem_{0}\".memories m LIMIT 1))::text)) AS f)
+             SELECT (SELECT count(f) FROM found)::text || ' ' || current_setting('hnsw.ef_search')",
+            ws.id
+        );
+        session.answer(&enter, &search).await.unwrap()
+    };
+    assert_eq!(kept().await, "1 100");
+    for (rows, candidates) in [(300_001, "1 200"), (300_000, "1 100")] {
+        // As its statistics say of one of that size.
+        db.run(&format!("UPDATE pg_class SET reltuples = {rows} WHERE oid = '\"mem_{}\".memories'::regclass", ws.id)).await;
+        assert_eq!(kept().await, candidates, "{rows}");
+    }
+}
+
+#[tokio::test]
 async fn of_what_an_index_names_a_turn_is_told_what_who_asks_may_see() {
     let (ws, other, db) = (Workspace::local().await, Workspace::local().await, Db::connect().await);
     let remember = async |ws: &Workspace, content: &str, personal: bool| {

@@ -182,7 +182,8 @@ async fn an_export_is_all_of_a_workspace_and_nothing_of_another() {
         ws.turn(&format!("to take along {n}")).await.ok(200);
     }
     other.turn("not yours").await.ok(200);
-    ws.operator.put(&ws.path("/memory/settings"), &json!({ "fade": { "weight": 0.5, "halfLifeDays": 30 } })).await.ok(200);
+    let settings = json!({ "embedder": { "provider": "local", "dimensions": 384 }, "fade": { "weight": 0.5, "halfLifeDays": 30 } });
+    ws.operator.put(&ws.path("/memory/settings"), &settings).await.ok(200);
     let hook = ws.owner.put(&ws.path("/webhooks/mine"), &json!({ "url": "https://hooks.example.com/astra" })).await.ok(201);
     let lines = exported(&ws, 1000).await;
     for limit in [1, 2, 7] {
@@ -193,7 +194,7 @@ async fn an_export_is_all_of_a_workspace_and_nothing_of_another() {
     assert_eq!(counts, [1, 3, 0, 1, 1, 3, 6, 3, 3, 0], "{lines:#?}");
     let one = |kind: &str| lines.iter().find(|line| line["type"] == kind).unwrap();
     assert_eq!((of("webhook"), &one("webhook")["url"]), (1, &json!("https://hooks.example.com/astra")));
-    assert_eq!((of("memorySettings"), &one("memorySettings")["fade"]["halfLifeDays"]), (1, &json!(30)));
+    assert_eq!((of("memorySettings"), &one("memorySettings")["fade"]["halfLifeDays"]), (1, &json!(30.0)));
     let text = serde_json::to_string(&lines).unwrap();
     assert!(!text.contains(hook["secret"].as_str().unwrap()) && !text.contains("ciphertext"));
     assert!(text.contains("to take along 2") && !text.contains(&key) && !text.contains(&other.id) && !text.contains("not yours"));
