@@ -1,23 +1,65 @@
 //! A document's pieces, as its job takes them.
 //!
 //! Text is read part by part and forgotten when its pieces are taken, so that a document of 20 MiB takes a megabyte or two of memory; it is read once to count its pieces, and once to
-//! have them. A page of HTML and a PDF are read as a whole: their tokens and objects go where they like.
+//! have them. A page of HTML and a PDF are read as a whole: their tokens and objects go where they like. Large ones come one after the other in a process ([`Alone`]), or several at once
+//! would take more memory than a Worker has, and take it again whenever they are tried again.
 
 use crate::upload;
 use crate::work::Undone;
 use astra_host::NotConverted;
 use astra_host::stream::TurnHost;
-use astra_kernel::json;
+use astra_kernel::{Timestamp, json};
 use astra_memory::html;
 use astra_memory::pdf::{self, Answer, Refusal};
 use astra_memory::split::{Chunk, Format, Splitter};
 use astra_store::Tenant;
 use astra_store::documents::ToSplit;
 use astra_store::jobs::Lease;
+use std::sync::atomic::{AtomicI64, Ordering};
 use uuid::Uuid;
 
 /// After so many tries over which its reader ended a PDF is not read.
 const READINGS: u32 = 3;
+
+/// Of more parts than these a document is large where it is read as a whole.
+const SMALL: usize = 4;
+
+/// How long a large document keeps others waiting without a step, in milliseconds: a Worker may be stopped at any moment, and says nothing then.
+const ALONE_MILLIS: i64 = 60_000;
+
+/// How long another one waits until it is tried again, in milliseconds.
+const PATIENCE_MILLIS: i64 = 5_000;
+
+/// Until when a large document is read here.
+static READ_UNTIL: AtomicI64 = AtomicI64::new(0);
+
+/// The one large document that is being read as a whole in this process, until this is dropped or nothing was heard of it for [`ALONE_MILLIS`].
+pub(crate) struct Alone<'a> {
+    place: &'a AtomicI64,
+    until: i64,
+}
+
+impl<'a> Alone<'a> {
+    fn claim(place: &'a AtomicI64, now: Timestamp) -> Option<Self> {
+        let until = now.0 + ALONE_MILLIS;
+        let claimed = place.fetch_update(Ordering::AcqRel, Ordering::Acquire, |other| (other <= now.0).then_some(until));
+        claimed.is_ok().then_some(Self { place, until })
+    }
+
+    fn step(&mut self, now: Timestamp) {
+        let until = now.0 + ALONE_MILLIS;
+        if self.place.compare_exchange(self.until, until, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            self.until = until;
+        }
+    }
+}
+
+impl Drop for Alone<'_> {
+    fn drop(&mut self) {
+        // What was taken over is somebody else's.
+        let _ = self.place.compare_exchange(self.until, 0, Ordering::AcqRel, Ordering::Acquire);
+    }
+}
 
 /// A document's text, part by part.
 pub(crate) struct Source<'a, H> {
@@ -30,8 +72,8 @@ pub(crate) struct Source<'a, H> {
 
 /// Pieces that were not taken yet.
 pub(crate) enum Pieces {
-    /// All of them.
-    Read(std::vec::IntoIter<Chunk>),
+    /// All of them, of a large document with its claim.
+    Read(std::vec::IntoIter<Chunk>, Option<Alone<'static>>),
     /// Those of a text, of which some parts were read.
     Text(Box<Splitter>, usize),
 }
@@ -39,26 +81,41 @@ pub(crate) enum Pieces {
 impl<H: TurnHost> Source<'_, H> {
     /// How many pieces there are, and none of them taken.
     pub(crate) async fn pieces(&self, document: &ToSplit, attempts: u32) -> Result<(usize, Pieces), Undone> {
-        let all = match document.media_type.as_str() {
-            "text/html" => self.page().await?,
-            pdf::MEDIA_TYPE => self.pages(attempts).await?,
-            media_type => {
-                let format = if media_type == "text/markdown" { Format::Markdown } else { Format::Text };
-                let begun = || Pieces::Text(Box::new(Splitter::new(format)), 0);
-                let (mut counted, mut total) = (begun(), 0);
-                while self.take(&mut counted).await?.is_some() {
-                    total += 1;
-                }
-                return Ok((total, begun()));
+        let format = match document.media_type.as_str() {
+            media_type @ ("text/html" | pdf::MEDIA_TYPE) => {
+                let alone = self.alone()?;
+                let all = if media_type == pdf::MEDIA_TYPE { self.pages(attempts).await? } else { self.page().await? };
+                return Ok((all.len(), Pieces::Read(all.into_iter(), alone)));
             }
+            "text/markdown" => Format::Markdown,
+            _ => Format::Text,
         };
-        Ok((all.len(), Pieces::Read(all.into_iter())))
+        let begun = || Pieces::Text(Box::new(Splitter::new(format)), 0);
+        let (mut counted, mut total) = (begun(), 0);
+        while self.take(&mut counted).await?.is_some() {
+            total += 1;
+        }
+        Ok((total, begun()))
+    }
+
+    fn alone(&self) -> Result<Option<Alone<'static>>, Undone> {
+        if self.parts <= SMALL {
+            return Ok(None);
+        }
+        let now = self.host.now();
+        let wait = || Undone::Wait("Another large document is being read.".to_owned(), now.plus_millis(PATIENCE_MILLIS));
+        Alone::claim(&READ_UNTIL, now).map(Some).ok_or_else(wait)
     }
 
     /// Takes the next piece.
     pub(crate) async fn take(&self, pieces: &mut Pieces) -> Result<Option<Chunk>, Undone> {
         match pieces {
-            Pieces::Read(rest) => Ok(rest.next()),
+            Pieces::Read(rest, alone) => {
+                if let Some(alone) = alone {
+                    alone.step(self.host.now());
+                }
+                Ok(rest.next())
+            }
             Pieces::Text(splitter, next) => loop {
                 if let Some(chunk) = splitter.chunk() {
                     return Ok(Some(chunk));
@@ -113,5 +170,29 @@ impl<H: TurnHost> Source<'_, H> {
             Err(NotConverted::Ended) if attempts >= READINGS => Err(never(&NotConverted::Ended)),
             Err(error) => Err(Undone::Later(error.to_string())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_is_read_at_a_time_and_one_that_says_nothing_more_keeps_nobody_for_ever() {
+        let place = AtomicI64::new(0);
+        let at = |millis: i64| Timestamp(1_000_000 + millis);
+        let mut one = Alone::claim(&place, at(0)).unwrap();
+        assert!(Alone::claim(&place, at(59_999)).is_none());
+        one.step(at(30_000));
+        assert!(Alone::claim(&place, at(60_000)).is_none());
+        drop(one);
+        let mut gone = Alone::claim(&place, at(60_000)).unwrap();
+        // It was stopped, or so it seems: another one takes its place, and neither its steps nor its end take that away.
+        let other = Alone::claim(&place, at(120_000)).unwrap();
+        gone.step(at(120_001));
+        drop(gone);
+        assert!(Alone::claim(&place, at(120_002)).is_none());
+        drop(other);
+        assert!(Alone::claim(&place, at(120_003)).is_some());
     }
 }

@@ -306,6 +306,8 @@ async fn a_step_without_the_lease_does_nothing() {
     };
     let run = async |step: &Value| call("document_chunks", step).await;
     assert_eq!(run(&step).await, r#"{"outcome":"lost"}"#);
+    let part = json!({ "jobId": step["jobId"], "lease": step["lease"], "documentId": document, "part": 0 });
+    assert_eq!(call("document_body", &part).await, "");
     let index = json!({ "jobId": step["jobId"], "lease": step["lease"], "table": "chunks" });
     for function in ["index_build", "reembed_read", "reembed_write", "reembed_switch"] {
         assert_eq!(call(function, &index).await, r#"{"outcome":"lost"}"#, "{function}");
@@ -313,6 +315,9 @@ async fn a_step_without_the_lease_does_nothing() {
     assert_eq!(db.number(&format!("SELECT count(*) FROM \"mem_{}\".chunks WHERE $1 <> ''", ws.id), &[&ws.id]).await, 0);
     db.run(&format!("UPDATE jobs SET lease = '0199c0de-0000-7000-8000-00000000000c' WHERE workspace_id = '{}'", ws.id)).await;
     step["lease"] = json!("0199c0de-0000-7000-8000-00000000000c");
+    let mut part = part;
+    part["lease"] = step["lease"].clone();
+    assert_eq!(call("document_body", &part).await, "Plums are ");
     assert_eq!(run(&step).await, r#"{"outcome":"done"}"#);
     // Twice is once.
     assert_eq!(run(&step).await, r#"{"outcome":"lost"}"#);
