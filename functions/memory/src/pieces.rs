@@ -91,11 +91,16 @@ impl<H: TurnHost> Source<'_, H> {
             _ => Format::Text,
         };
         let begun = || Pieces::Text(Box::new(Splitter::new(format)), 0);
-        let (mut counted, mut total) = (begun(), 0);
-        while self.take(&mut counted).await?.is_some() {
-            total += 1;
+        Ok((self.skip(&mut begun(), usize::MAX).await?, begun()))
+    }
+
+    /// Takes so many pieces for nothing; how many there were.
+    pub(crate) async fn skip(&self, pieces: &mut Pieces, at_most: usize) -> Result<usize, Undone> {
+        let mut skipped = 0;
+        while skipped < at_most && self.take(pieces).await?.is_some() {
+            skipped += 1;
         }
-        Ok((total, begun()))
+        Ok(skipped)
     }
 
     fn alone(&self) -> Result<Option<Alone<'static>>, Undone> {
@@ -145,12 +150,17 @@ impl<H: TurnHost> Source<'_, H> {
             page.push_str(&self.part(part).await?);
         }
         let (mut splitter, mut chunks) = (Splitter::new(Format::Markdown), Vec::new());
-        html::read(&page, |part| {
-            splitter.push(part);
-            chunks.extend(std::iter::from_fn(|| splitter.chunk()));
-        });
-        splitter.end();
-        chunks.extend(std::iter::from_fn(|| splitter.chunk()));
+        let mut all = |part: Option<&str>| {
+            match part {
+                Some(part) => splitter.push(part),
+                None => splitter.end(),
+            }
+            while let Some(chunk) = splitter.chunk() {
+                chunks.push(chunk);
+            }
+        };
+        html::read(&page, |part| all(Some(part)));
+        all(None);
         Ok(chunks)
     }
 

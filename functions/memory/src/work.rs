@@ -186,9 +186,7 @@ async fn ingest<H: TurnHost>(host: &H, tenant: &Tenant<'_, H>, lease: Lease, att
     if total == 0 {
         return Err(Undone::Never("There is no text in the document.".to_owned()));
     }
-    for _ in 0..document.chunks {
-        source.take(&mut pieces).await?;
-    }
+    source.skip(&mut pieces, document.chunks).await?;
     let embedder = &document.embedder;
     loop {
         let mut batch = Vec::with_capacity(BATCH);

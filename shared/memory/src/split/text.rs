@@ -15,10 +15,11 @@ pub(super) struct Text {
 impl Text {
     /// Takes what comes next. NUL, which Postgres cannot store, is a blank.
     pub(super) fn push(&mut self, text: &str) {
-        if text.contains('\0') {
-            self.kept.extend(text.chars().map(|c| if c == '\0' { ' ' } else { c }));
-        } else {
-            self.kept.push_str(text);
+        for (number, part) in text.split('\0').enumerate() {
+            if number > 0 {
+                self.kept.push(' ');
+            }
+            self.kept.push_str(part);
         }
     }
 
