@@ -12,15 +12,16 @@ use std::time::Duration;
 async fn close(db: &Db, ids: &[&str], month: &str, now: &str) -> Value {
     let mut all = json!({});
     for _ in 0..20 {
-        let said =
+        let mut said =
             call(db, "op_month_close", &json!({ "month": month, "now": now, "graceSeconds": 3600, "prefix": "T-", "workspaces": ids }))
                 .await;
         for name in ["closed", "invoices", "early", "waiting"] {
-            all[name] = json!(all[name].as_i64().unwrap_or(0) + said[name].as_i64().unwrap());
+            said[name] = json!(all[name].as_i64().unwrap_or(0) + said[name].as_i64().unwrap());
         }
+        all = said;
         let sql = "SELECT count(*) FROM invoice_heads h WHERE h.workspace_id = ANY (string_to_array($1, ' ')) AND (h.month IS NULL OR h.month < ($2 || '-01')::date)
                    AND EXISTS (SELECT 1 FROM ledger l WHERE l.workspace_id = h.workspace_id AND l.seq > h.since_seq AND l.seq <= COALESCE(h.until_seq, l.seq))";
-        if said["early"] != 0 || said["waiting"] != 0 || db.number(sql, &[&ids.join(" "), month]).await == 0 {
+        if all["early"] != 0 || all["waiting"] != 0 || db.number(sql, &[&ids.join(" "), month]).await == 0 {
             break;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
