@@ -82,7 +82,7 @@ DECLARE
   v_arg jsonb := p_arg::jsonb;
   v_id uuid := (v_arg ->> 'id')::uuid;
   v_parts int := COALESCE((v_arg ->> 'parts')::int, 0);
-  v_there int := 0;
+  v_there int;
   v_last jsonb;
   v_new jsonb;
 BEGIN
@@ -93,19 +93,19 @@ BEGIN
   PERFORM pg_advisory_xact_lock(hashtextextended('astra.document:' || p_workspace || ':' || (v_arg ->> 'slug'), 0));
   EXECUTE format('SELECT to_jsonb(d) FROM %I.documents d WHERE d.slug = $1 ORDER BY d.version DESC LIMIT 1', v_schema) INTO v_last USING v_arg ->> 'slug';
   IF v_last ->> 'hash' = v_arg ->> 'hash' AND v_last ->> 'status' <> 'failed' THEN
-    IF v_parts > 0 THEN
-      EXECUTE format('DELETE FROM %I.bodies b WHERE b.id = $1', v_schema) USING v_id;
-    END IF;
+    -- Not those of a document that is there: this may be the same upload once more.
+    EXECUTE format('DELETE FROM %I.bodies b WHERE b.id = $1 AND b.uploaded_at IS NOT NULL', v_schema) USING v_id;
     EXECUTE format('UPDATE %I.documents d SET title = $2, tags = $3 WHERE d.id = $1 RETURNING to_jsonb(d)', v_schema) INTO v_last
     USING (v_last ->> 'id')::uuid, v_arg ->> 'title', ARRAY(SELECT jsonb_array_elements_text(v_arg -> 'tags'));
     RETURN jsonb_build_object('outcome', 'known', 'document', astra.document_json(v_last))::text;
   END IF;
-  IF v_parts > 0 THEN
-    EXECUTE format('UPDATE %I.bodies b SET uploaded_at = NULL WHERE b.id = $1', v_schema) USING v_id;
-    GET DIAGNOSTICS v_there = ROW_COUNT;
-  END IF;
+  EXECUTE format('UPDATE %I.bodies b SET uploaded_at = NULL WHERE b.id = $1 AND b.uploaded_at IS NOT NULL', v_schema) USING v_id;
+  GET DIAGNOSTICS v_there = ROW_COUNT;
   IF v_there <> v_parts THEN
-    EXECUTE format('DELETE FROM %I.bodies b WHERE b.id = $1', v_schema) USING v_id;
+    -- What is left of it is of no use. (Of a document that is there no part has been touched.)
+    IF v_there > 0 THEN
+      EXECUTE format('DELETE FROM %I.bodies b WHERE b.id = $1', v_schema) USING v_id;
+    END IF;
     RETURN '{"outcome":"late"}';
   END IF;
   EXECUTE format('INSERT INTO %I.bodies (id, part, body) VALUES ($1, $2, $3)', v_schema) USING v_id, v_parts, v_arg ->> 'body';

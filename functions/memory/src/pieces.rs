@@ -43,7 +43,8 @@ impl<'a> Alone<'a> {
     fn claim(place: &'a AtomicI64, now: Timestamp) -> Option<Self> {
         let until = now.0 + ALONE_MILLIS;
         let claimed = place.fetch_update(Ordering::AcqRel, Ordering::Acquire, |other| (other <= now.0).then_some(until));
-        claimed.is_ok().then_some(Self { place, until })
+        // Made only where it is claimed: one that is dropped gives back.
+        claimed.is_ok().then(|| Self { place, until })
     }
 
     fn step(&mut self, now: Timestamp) {
@@ -186,12 +187,51 @@ impl<H: TurnHost> Source<'_, H> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use astra_host::testing::{FakeHost, NOW};
+    use serde_json::{Value, json};
+
+    const ID: &str = "0199c0de-0000-7000-8000-000000000001";
+
+    /// What becomes of the job of a document of so many parts.
+    async fn job(media_type: &str, parts: usize) -> FakeHost {
+        let host = FakeHost::new(&[]);
+        host.answer("op_jobs_due", &json!({ "outcome": "ok", "workspaces": ["acme"] }));
+        let job = json!({ "id": ID, "kind": "ingest", "arg": { "documentId": ID }, "attempts": 1 });
+        host.answer("job_take", &json!({ "outcome": "ok", "job": job })).answer_text("document_body", "plums");
+        let embedder = json!({ "provider": "local", "dimensions": 384, "generation": 0 });
+        let document =
+            json!({ "outcome": "ok", "mediaType": media_type, "parts": parts, "chunks": 0, "createdBy": "user-1", "embedder": embedder });
+        host.answer("document_read", &document)
+            .answer("document_chunks", &json!({ "outcome": "done" }))
+            .answer("job_wait", &json!({ "outcome": "ok" }));
+        assert_eq!(crate::work::round(&host, None).await, Ok(1));
+        host
+    }
+
+    #[tokio::test]
+    async fn a_large_page_waits_for_another_and_nothing_else_does() {
+        let other = Alone::claim(&READ_UNTIL, NOW).unwrap();
+        let is_done = |host: &FakeHost| host.calls().iter().any(|(name, _)| name == "document_chunks");
+        for (media_type, parts) in [("text/html", SMALL), ("text/markdown", SMALL + 1), ("text/plain", SMALL + 1)] {
+            assert!(is_done(&job(media_type, parts).await), "{media_type}");
+        }
+        for media_type in ["text/html", pdf::MEDIA_TYPE] {
+            let host = job(media_type, SMALL + 1).await;
+            let waits: Value = host.argument("job_wait");
+            assert_eq!((&waits["runAt"], is_done(&host)), (&json!(NOW.plus_millis(PATIENCE_MILLIS)), false), "{media_type}");
+        }
+        drop(other);
+        assert!(is_done(&job("text/html", SMALL + 1).await));
+        // It is given back with the job's end.
+        assert!(Alone::claim(&READ_UNTIL, NOW).is_some());
+    }
 
     #[test]
     fn one_is_read_at_a_time_and_one_that_says_nothing_more_keeps_nobody_for_ever() {
         let place = AtomicI64::new(0);
         let at = |millis: i64| Timestamp(1_000_000 + millis);
         let mut one = Alone::claim(&place, at(0)).unwrap();
+        assert!(Alone::claim(&place, at(0)).is_none());
         assert!(Alone::claim(&place, at(59_999)).is_none());
         one.step(at(30_000));
         assert!(Alone::claim(&place, at(60_000)).is_none());

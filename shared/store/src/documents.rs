@@ -2,7 +2,7 @@
 
 use crate::jobs::Lease;
 use crate::memory::{Embedder, Put};
-use crate::{Database, Listed, Page, StoreError, Tenant, tenant_statement};
+use crate::{Database, Listed, Outcome, Page, StoreError, Tenant, tenant_statement};
 use astra_kernel::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -186,6 +186,18 @@ pub struct NewPart<'a> {
     pub now: Timestamp,
 }
 
+/// Of which document a job reads what.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct OfJob {
+    #[serde(flatten)]
+    lease: Lease,
+    document_id: Uuid,
+    /// Its text by itself.
+    apart: bool,
+    part: Option<usize>,
+}
+
 /// A document's first parts are there no more: they came more than an hour ago.
 #[derive(Debug)]
 pub struct TooLate;
@@ -196,9 +208,8 @@ impl<D: Database> Tenant<'_, D> {
     /// # Errors
     /// [`StoreError`].
     pub async fn put_document_part(&self, part: &NewPart<'_>) -> Result<Option<()>, StoreError> {
-        #[derive(Deserialize)]
-        struct Answer {}
-        self.found::<Answer>(tenant_statement!("document_part"), part).await.map(|found| found.map(|Answer {}| ()))
+        let Outcome { outcome } = self.call(tenant_statement!("document_part"), part).await?;
+        Ok((outcome == "ok").then_some(()))
     }
 
     /// Keeps a document as a new version, to be split by a job; `None` when the workspace does not exist.
@@ -248,15 +259,7 @@ impl<D: Database> Tenant<'_, D> {
     /// # Errors
     /// [`StoreError`].
     pub async fn read_document(&self, lease: Lease, document_id: Uuid) -> Result<Option<ToSplit>, StoreError> {
-        #[derive(Serialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Which {
-            #[serde(flatten)]
-            lease: Lease,
-            document_id: Uuid,
-            apart: bool,
-        }
-        self.found(tenant_statement!("document_read"), &Which { lease, document_id, apart: true }).await
+        self.found(tenant_statement!("document_read"), &OfJob { lease, document_id, apart: true, part: None }).await
     }
 
     /// A part of its text, from 0; `None` when it is gone, or somebody else has the job.
@@ -264,16 +267,9 @@ impl<D: Database> Tenant<'_, D> {
     /// # Errors
     /// [`StoreError`].
     pub async fn read_document_part(&self, lease: Lease, document_id: Uuid, part: usize) -> Result<Option<String>, StoreError> {
-        #[derive(Serialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Which {
-            #[serde(flatten)]
-            lease: Lease,
-            document_id: Uuid,
-            part: usize,
-        }
         const BODY: &str = tenant_statement!("document_body");
-        let which = serde_json::to_string(&Which { lease, document_id, part }).map_err(|_| StoreError::Shape(BODY))?;
+        let which =
+            serde_json::to_string(&OfJob { lease, document_id, apart: true, part: Some(part) }).map_err(|_| StoreError::Shape(BODY))?;
         self.call_text(BODY, &which).await.map(|body| (!body.is_empty()).then_some(body))
     }
 

@@ -155,7 +155,7 @@ async fn deleting_removes_everything_but_the_bill_and_the_audit_log() {
 }
 
 /// All lines of an export, read in pages of so many.
-async fn exported(ws: &Workspace, limit: u32) -> Vec<Value> {
+pub(crate) async fn exported(ws: &Workspace, limit: u32) -> Vec<Value> {
     let (mut lines, mut after) = (Vec::new(), String::new());
     loop {
         let page = ws.owner.get(&ws.path(&format!("/export?limit={limit}{after}"))).await.expect(200);
