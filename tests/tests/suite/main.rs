@@ -20,6 +20,7 @@ mod invoices;
 mod isolation;
 mod issuers;
 mod knowledge;
+mod large;
 mod ledger;
 mod limits;
 mod logs;
