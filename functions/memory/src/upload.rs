@@ -47,7 +47,9 @@ impl Upload {
         if self.raw.len() <= most {
             return Ok(None);
         }
-        let end = if self.is_pdf { most } else { whole_characters(&self.raw[..most]) };
+        // A text's part ends where a character begins. (What is no UTF-8 is refused wherever it is cut.)
+        let begins = |at: &usize| self.is_pdf || self.raw[*at] & 0xc0 != 0x80;
+        let end = (most - 3..=most).rev().find(begins).unwrap_or(most);
         let rest = self.raw.split_off(end);
         let part = std::mem::replace(&mut self.raw, rest);
         let part = self.text(part)?;
@@ -82,15 +84,6 @@ impl Upload {
         };
         self.hash.push(&text);
         Ok(text)
-    }
-}
-
-/// Where the last character ends that is whole. (Of what is no UTF-8 anywhere.)
-fn whole_characters(bytes: &[u8]) -> usize {
-    let last = bytes.iter().rev().take(3).position(|byte| *byte >= 0xc0);
-    match last.map(|back| bytes.len() - 1 - back) {
-        Some(begin) if std::str::from_utf8(&bytes[begin..]).is_err() => begin,
-        _ => bytes.len(),
     }
 }
 
